@@ -1,0 +1,1 @@
+//! Drills on real binaries: playground, crashes, power cuts, and fuzz targets.

@@ -1,0 +1,1 @@
+//! The Raft replica of the policy store: durable log, snapshots, pre-vote, voter placement.

@@ -1,0 +1,175 @@
+//! The policy state: everything the log has built. Applying a command is deterministic.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Revision, UnixMs,
+    command::{
+        AdmissionState, ApiToken, Applied, Change, Envelope, JoinToken, Refusal, Role, SealedSecret,
+        ServiceToken, TokenMap,
+    },
+    id::{Name, NodeName, ServiceRef, ZoneName},
+    key::{CommandId, FabricId, Hash, NodeId, PublicKey, TokenId},
+    object::{Object, ObjectKey, Spec},
+};
+
+/// What a fabric is from its first command on, and never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FabricParams {
+    /// Its name, the trust domain of its SPIFFE ids.
+    pub name: Name,
+    /// Its random id.
+    pub id: FabricId,
+    /// DNS suffix, without a trailing dot, for instance `fabric.internal`.
+    pub suffix: String,
+    /// The ULA prefix (RFC 4193), 48 bits.
+    pub ula_prefix: [u8; 6],
+    /// IPv4 pool as `address/length`, for instance `100.64.0.0/10`.
+    pub ipv4_pool: String,
+    /// Length of the IPv4 block of each node, for instance 24.
+    pub ipv4_block_len: u8,
+    /// The root certificate, DER. Its key is offline.
+    pub root_cert: Vec<u8>,
+    /// The certificate of the issuing CA, DER.
+    pub issuing_cert: Vec<u8>,
+    /// Public half of the recovery key.
+    pub recovery_key: PublicKey,
+    /// When the fabric was made.
+    pub created_ms: UnixMs,
+}
+
+/// An admitted node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Its key.
+    pub key: PublicKey,
+    /// X25519 key to which secrets for it are sealed.
+    pub sealing_key: PublicKey,
+    /// What it does.
+    pub role: Role,
+    /// Where it is.
+    pub zone: ZoneName,
+    /// Whether it is in service.
+    pub state: AdmissionState,
+    /// Number of its IPv4 block within the pool.
+    pub block: u32,
+    /// The join token that admitted it.
+    pub token: Option<TokenId>,
+    /// When it was admitted.
+    pub admitted_ms: UnixMs,
+}
+
+/// A node that was removed: its key is refused for ever, its block until it is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The name it had.
+    pub name: NodeName,
+    /// The revision that removed it.
+    pub revision: Revision,
+    /// Its IPv4 block, until that is released.
+    pub block: Option<u32>,
+}
+
+/// One entry of the history. The bound is [`crate::command::Limits::HISTORY`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The revision it made.
+    pub revision: Revision,
+    /// When.
+    pub at_ms: UnixMs,
+    /// Who.
+    pub actor: String,
+    /// A line on what.
+    pub summary: String,
+    /// What changed.
+    pub changes: Vec<Change>,
+}
+
+/// The whole intent of a fabric at one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyState {
+    /// What never changes; `None` before the first command.
+    pub params: Option<FabricParams>,
+    /// The revision.
+    pub revision: Revision,
+    /// Time of the newest command, so that time never runs backwards in the state.
+    pub clock_ms: UnixMs,
+    /// The objects.
+    #[serde(with = "crate::policy::pairs")]
+    pub objects: BTreeMap<ObjectKey, Spec>,
+    /// Admitted nodes.
+    pub nodes: BTreeMap<NodeName, Admission>,
+    /// Removed nodes by id.
+    #[serde(with = "crate::policy::pairs")]
+    pub removed: BTreeMap<NodeId, Removed>,
+    /// Join tokens.
+    pub join_tokens: TokenMap<JoinToken>,
+    /// Service tokens.
+    pub service_tokens: TokenMap<ServiceToken>,
+    /// API tokens.
+    pub api_tokens: TokenMap<ApiToken>,
+    /// The issuing key sealed to each processor. Secret: outside every hash and export.
+    pub sealed_issuer: BTreeMap<NodeName, SealedSecret>,
+    /// Numbers that stand for services in verdict tables; never used again. 0 is nobody.
+    pub identities: BTreeMap<ServiceRef, u32>,
+    /// The number that the next new service gets, less one.
+    pub last_identity: u32,
+    /// What changed, oldest first.
+    pub history: VecDeque<HistoryEntry>,
+    /// Outcomes of the newest commands, oldest first.
+    pub remembered: VecDeque<(CommandId, Result<Applied, Refusal>)>,
+}
+
+impl PolicyState {
+    /// Applies one command. A refusal leaves the state as it was.
+    ///
+    /// # Errors
+    /// The refusal, with every problem it found.
+    pub fn apply(&mut self, _envelope: &Envelope) -> Result<Applied, Refusal> {
+        unimplemented!()
+    }
+
+    /// Hash of the objects alone: equal for equal objects, whatever the revision.
+    #[must_use]
+    pub fn objects_hash(&self) -> Hash {
+        unimplemented!()
+    }
+
+    /// Hash of all intent that is no secret: objects, nodes, tokens' public parts, removals.
+    #[must_use]
+    pub fn intent_hash(&self) -> Hash {
+        unimplemented!()
+    }
+
+    /// The objects, in order.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        self.objects.iter().map(|(key, spec)| Object { key: key.clone(), spec: spec.clone() })
+    }
+}
+
+/// Maps whose keys are no strings, as lists of pairs: JSON has only string keys.
+pub(crate) mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S, K, V>(map: &BTreeMap<K, V>, s: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+        K: Serialize,
+        V: Serialize,
+    {
+        s.collect_seq(map)
+    }
+
+    pub(crate) fn deserialize<'de, D, K, V>(d: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        D: Deserializer<'de>,
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+    {
+        Vec::<(K, V)>::deserialize(d).map(|pairs| pairs.into_iter().collect())
+    }
+}

@@ -1,0 +1,1 @@
+//! The text forms of tokens: what people copy and paste.

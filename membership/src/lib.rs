@@ -1,0 +1,1 @@
+//! Failure detection, signed facts, their merge and dissemination.

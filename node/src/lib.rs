@@ -1,0 +1,1 @@
+//! The Selvedge daemon: composition root, identity and enrollment, reconcile, API.
