@@ -10,7 +10,7 @@ use std::{
 use crate::{
     Revision, UnixMs,
     compile::VerdictTables,
-    id::{ContractRef, EndpointId, NodeName, ServiceRef},
+    id::{ContractRef, EndpointId, NodeName, ServiceRef, ZoneName},
     key::Hash,
     object::Protocol,
     record::Health,
@@ -67,6 +67,9 @@ pub struct Zone {
     pub endpoints: BTreeMap<EndpointId, Addresses>,
     /// `<node>.node.<suffix>`.
     pub nodes: BTreeMap<NodeName, Addresses>,
+    /// The fabric's address ranges with their prefix lengths: the ULA prefix and `ipv4Pool`. Reverse names
+    /// within them are answered from here alone and never forwarded.
+    pub ranges: Vec<(IpAddr, u8)>,
     /// Which contracts each service may reach, and so may resolve.
     pub reach: BTreeMap<ServiceRef, BTreeSet<ContractRef>>,
     /// Which service asks from which address: endpoints attached to this node.
@@ -82,6 +85,11 @@ pub struct Target {
     pub service: ServiceRef,
     /// Its node.
     pub node: NodeName,
+    /// The zone of its node.
+    pub zone: Option<ZoneName>,
+    /// When its node was last heard of, if not since this node started; `None` while the fact is fresh, so
+    /// that a heartbeat does not change the plan.
+    pub stale_since_ms: Option<UnixMs>,
     /// Its health. Failing ones are answered only when no other is left.
     pub health: Health,
     /// SRV priority: equal for equally near endpoints, lower is nearer.
