@@ -38,6 +38,8 @@ pub struct NodeView {
     pub incarnation: u64,
     /// Where it is reached on the fabric port.
     pub addresses: Vec<SocketAddr>,
+    /// Where its gossip port is reached.
+    pub gossip: Vec<SocketAddr>,
     /// Where its API is reached.
     pub api: Vec<SocketAddr>,
     /// Measured round trip from this node, microseconds.
