@@ -11,6 +11,7 @@
 //! * [`compile`], [`planner`], [`plan`]: `plan(policy, view, now) -> Plan`.
 #![warn(missing_docs)]
 
+pub mod address;
 pub mod cga;
 pub mod command;
 pub mod compile;

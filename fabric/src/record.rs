@@ -1,15 +1,18 @@
 //! Signed facts. Each node owns its records; the newest wins, so merging is commutative, associative
 //! and idempotent.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Epoch, Revision, UnixMs,
     cga::CgaParams,
     id::{EndpointId, NodeName, ServiceRef},
-    key::{Hash, NodeId, PublicKey, Signature, Signer, TokenId},
+    key::{FabricId, Hash, NodeId, PublicKey, Signature, Signer, TokenId},
     object::Protocol,
 };
 
@@ -19,8 +22,24 @@ pub const MAX_RECORD_BYTES: usize = 48 * 1024;
 pub const MAX_ENDPOINTS: usize = 256;
 /// Most ports an endpoint may have.
 pub const MAX_ENDPOINT_PORTS: usize = 32;
-/// Most addresses a node may announce.
+/// Most addresses of each kind that a node may announce.
 pub const MAX_ADDRESSES: usize = 16;
+/// Highest weight of an endpoint.
+pub const MAX_WEIGHT: u16 = 1_000;
+/// Most nodes of which a node may say what it saw: a cloud of a large fabric.
+pub const MAX_OBSERVATIONS: usize = 2_048;
+/// Most links a node may announce.
+pub const MAX_LINKS: usize = 2_048;
+/// Longest version text of the program, in bytes.
+pub const MAX_SOFTWARE_BYTES: usize = 64;
+
+/// Upper bound of an encoded record less its body: key, topic, three numbers, nonce, signature, and
+/// the lengths of what has one.
+const MAX_ENVELOPE_BYTES: usize = 33 + 1 + 3 * 10 + 10 + 65 + 3;
+
+/// Set apart what node keys and token keys sign from everything else they sign.
+const RECORD_CONTEXT: &[u8] = b"selvedge-record-v1";
+const PROOF_CONTEXT: &[u8] = b"selvedge-service-proof-v1";
 
 /// What a record speaks of. A node has one record for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -209,17 +228,125 @@ pub struct Load {
     pub rss_mib: u32,
 }
 
+/// What a service token vouches for: that this endpoint of this node is of this service.
+///
+/// The proof names the node's key and the parameters of the endpoint's address, so it is worthless on
+/// any other node, for another endpoint, and, by way of the CGA, at another address of the node. The
+/// token's scope is not in it: that is intent, and every receiver holds it against the node's zone.
+#[derive(Debug, Clone, Copy)]
+pub struct ProofClaim<'a> {
+    /// The fabric.
+    pub fabric: &'a FabricId,
+    /// The service.
+    pub service: &'a ServiceRef,
+    /// The node's key.
+    pub node: &'a PublicKey,
+    /// The endpoint.
+    pub endpoint: &'a EndpointId,
+    /// Parameters of the endpoint's address.
+    pub cga: &'a CgaParams,
+    /// When the proof ends.
+    pub not_after_ms: UnixMs,
+}
+
+impl ProofClaim<'_> {
+    /// The bytes that are signed. Names are preceded by their lengths and everything else is of fixed
+    /// size, so no two claims have the same bytes.
+    #[must_use]
+    pub fn message(&self) -> Vec<u8> {
+        let mut message = PROOF_CONTEXT.to_vec();
+        message.extend_from_slice(&self.fabric.0);
+        message.extend_from_slice(&self.node.0);
+        message.extend_from_slice(&self.not_after_ms.to_be_bytes());
+        message.extend_from_slice(&self.cga.modifier);
+        message.push(self.cga.collision_count);
+        for name in [&self.service.name, &self.service.domain, self.endpoint] {
+            message.push(name.as_str().len() as u8); // A name has at most 63 bytes.
+            message.extend_from_slice(name.as_str().as_bytes());
+        }
+        message
+    }
+
+    /// Signs the claim with a service token's key.
+    #[must_use]
+    pub fn sign(&self, token: TokenId, signer: &dyn Signer) -> ServiceProof {
+        ServiceProof { token, not_after_ms: self.not_after_ms, signature: signer.sign(&self.message()) }
+    }
+}
+
 /// The message that a service token signs to prove that an endpoint of `node` is of `service`.
 #[must_use]
 pub fn proof_message(
-    _fabric: &crate::key::FabricId,
-    _service: &ServiceRef,
-    _node: &PublicKey,
-    _endpoint: &EndpointId,
-    _cga: &CgaParams,
-    _not_after_ms: UnixMs,
+    fabric: &FabricId,
+    service: &ServiceRef,
+    node: &PublicKey,
+    endpoint: &EndpointId,
+    cga: &CgaParams,
+    not_after_ms: UnixMs,
 ) -> Vec<u8> {
-    unimplemented!()
+    ProofClaim { fabric, service, node, endpoint, cga, not_after_ms }.message()
+}
+
+impl Topic {
+    /// Its number in signed bytes; never changes.
+    const fn code(self) -> u8 {
+        match self {
+            Self::Presence => 0,
+            Self::Endpoints => 1,
+            Self::Observations => 2,
+            Self::Links => 3,
+            Self::Enforced => 4,
+            Self::Load => 5,
+        }
+    }
+}
+
+impl Body {
+    /// The topic it belongs to.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        match self {
+            Self::Presence(_) => Topic::Presence,
+            Self::Endpoints(_) => Topic::Endpoints,
+            Self::Observations(_) => Topic::Observations,
+            Self::Links(_) => Topic::Links,
+            Self::Enforced(_) => Topic::Enforced,
+            Self::Load(_) => Topic::Load,
+        }
+    }
+
+    /// Checks every bound. Receivers do so too: a genuine signature makes a node no less buggy.
+    fn check(&self) -> Result<(), RecordError> {
+        match self {
+            Self::Presence(presence) => {
+                bound("fabric addresses", presence.addresses.len(), MAX_ADDRESSES)?;
+                bound("gossip addresses", presence.gossip.len(), MAX_ADDRESSES)?;
+                bound("API addresses", presence.api.len(), MAX_ADDRESSES)?;
+                bound("bytes of software version", presence.software.len(), MAX_SOFTWARE_BYTES)
+            }
+            Self::Endpoints(endpoints) => check_endpoints(endpoints),
+            Self::Observations(seen) => bound("observations", seen.len(), MAX_OBSERVATIONS),
+            Self::Links(links) => bound("links", links.len(), MAX_LINKS),
+            Self::Enforced(_) | Self::Load(_) => Ok(()),
+        }
+    }
+}
+
+fn check_endpoints(endpoints: &[EndpointFact]) -> Result<(), RecordError> {
+    bound("endpoints", endpoints.len(), MAX_ENDPOINTS)?;
+    let mut ids = BTreeSet::new();
+    for endpoint in endpoints {
+        bound("ports of an endpoint", endpoint.ports.len(), MAX_ENDPOINT_PORTS)?;
+        bound("weight of an endpoint", usize::from(endpoint.weight), usize::from(MAX_WEIGHT))?;
+        if !ids.insert(&endpoint.id) {
+            return Err(RecordError::Malformed(format!("endpoint {} is there twice", endpoint.id)));
+        }
+    }
+    Ok(())
+}
+
+const fn bound(what: &'static str, count: usize, limit: usize) -> Result<(), RecordError> {
+    if count > limit { Err(RecordError::Bound { what, count, limit }) } else { Ok(()) }
 }
 
 impl Record {
@@ -228,13 +355,24 @@ impl Record {
     /// # Errors
     /// When the body exceeds its bounds.
     pub fn sign(
-        _fabric: &crate::key::FabricId,
-        _signer: &dyn Signer,
-        _version: Version,
-        _boot_nonce: u64,
-        _body: &Body,
+        fabric: &FabricId,
+        signer: &dyn Signer,
+        version: Version,
+        boot_nonce: u64,
+        body: &Body,
     ) -> Result<Self, RecordError> {
-        unimplemented!()
+        body.check()?;
+        let mut record = Self {
+            node: signer.public_key(),
+            topic: body.topic(),
+            version,
+            boot_nonce,
+            body: postcard::to_stdvec(body).map_err(malformed)?,
+            signature: Signature([0; 64]),
+        };
+        record.check_size()?;
+        record.signature = signer.sign(&record.signed_bytes(fabric));
+        Ok(record)
     }
 
     /// Checks signature and bounds and decodes the body. Says nothing on whether the node is admitted;
@@ -242,9 +380,68 @@ impl Record {
     ///
     /// # Errors
     /// What is wrong with the record.
-    pub fn open(&self, _fabric: &crate::key::FabricId) -> Result<Body, RecordError> {
-        unimplemented!()
+    pub fn open(&self, fabric: &FabricId) -> Result<Body, RecordError> {
+        self.check_size()?;
+        if !self.node.verifies(&self.signed_bytes(fabric), &self.signature) {
+            return Err(RecordError::Signature);
+        }
+        let body: Body = decode_all(&self.body)?;
+        if body.topic() != self.topic {
+            return Err(RecordError::Malformed(format!(
+                "a body on {:?} under the topic {:?}",
+                body.topic(),
+                self.topic
+            )));
+        }
+        body.check()?;
+        Ok(body)
     }
+
+    /// The form in which a record is carried and stored.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default() // Cannot fail: it is bytes and integers only.
+    }
+
+    /// Reads what [`Record::encode`] wrote. Signature and body are not looked at yet.
+    ///
+    /// # Errors
+    /// When the bytes are too many or no record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        bound("bytes of a record", bytes.len(), MAX_RECORD_BYTES)?;
+        decode_all(bytes)
+    }
+
+    fn check_size(&self) -> Result<(), RecordError> {
+        bound("bytes of a record", self.body.len().saturating_add(MAX_ENVELOPE_BYTES), MAX_RECORD_BYTES)
+    }
+
+    /// Everything but the body has a fixed size, and the body comes last, so no two records have the
+    /// same bytes.
+    fn signed_bytes(&self, fabric: &FabricId) -> Vec<u8> {
+        let mut message = RECORD_CONTEXT.to_vec();
+        message.extend_from_slice(&fabric.0);
+        message.extend_from_slice(&self.node.0);
+        message.push(self.topic.code());
+        let Version { epoch, incarnation, sequence } = self.version;
+        for number in [epoch, incarnation, sequence, self.boot_nonce] {
+            message.extend_from_slice(&number.to_be_bytes());
+        }
+        message.extend_from_slice(&self.body);
+        message
+    }
+}
+
+/// Bytes after the value would be a second meaning of the same record: refused.
+fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    match postcard::take_from_bytes(bytes).map_err(malformed)? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(RecordError::Malformed(format!("{} bytes too many", rest.len()))),
+    }
+}
+
+fn malformed(error: postcard::Error) -> RecordError {
+    RecordError::Malformed(error.to_string())
 }
 
 /// Why a record is dropped.
