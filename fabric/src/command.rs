@@ -72,7 +72,8 @@ pub enum Command {
         /// Its new state.
         state: AdmissionState,
     },
-    /// Takes a node out for good; its name and addresses may be used again after a while.
+    /// Takes a node out for good: its key is never admitted again. The name may be used again at once,
+    /// with a new key; the addresses after [`Command::ReleaseBlocks`].
     RemoveNode {
         /// Which.
         node: NodeName,
@@ -236,7 +237,8 @@ pub enum Rights {
 pub struct Applied {
     /// The revision after it; the present one, when nothing changed.
     pub revision: Revision,
-    /// What changed; empty when the objects were so already.
+    /// What changed; empty when everything was so already. Without the objects' contents (before and
+    /// after) when a repeated command is answered from memory.
     pub changes: Vec<Change>,
 }
 
@@ -324,6 +326,26 @@ pub struct Place {
     pub column: u32,
 }
 
+impl Problem {
+    /// A problem of one object, without a place.
+    #[must_use]
+    pub fn of(object: &ObjectKey, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            place: None,
+            object: Some(object.to_string()),
+            field: Some(field.into()).filter(|f: &String| !f.is_empty()),
+            message: message.into(),
+            remedy: None,
+        }
+    }
+
+    /// The problem with what to do about it, when that is known.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl Into<Option<String>>) -> Self {
+        Self { remedy: remedy.into(), ..self }
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(Place { file, line, column }) = &self.place {
@@ -360,6 +382,22 @@ impl Limits {
     pub const REMEMBERED_COMMANDS: usize = 4_096;
     /// Objects in one [`Apply`].
     pub const OBJECTS_PER_APPLY: usize = 10_000;
+    /// Changes kept in the history altogether: a few huge commands must not make every snapshot huge.
+    /// The newest entry is kept whatever its size.
+    pub const HISTORY_CHANGES: usize = 200_000;
+    /// Changes kept in remembered outcomes altogether.
+    pub const REMEMBERED_CHANGES: usize = 50_000;
+    /// Problems in one refusal; further ones are counted only.
+    pub const PROBLEMS: usize = 1_000;
+    /// Removed nodes whose keys are remembered. Beyond, the oldest whose block is free are forgotten;
+    /// such a key is still not admitted, it could only join again with a new token.
+    pub const REMOVED: usize = 100_000;
+    /// Nodes and zones in the scope of one service token.
+    pub const SCOPE: usize = 256;
+    /// Bytes of [`Apply::message`].
+    pub const MESSAGE_BYTES: usize = 1_024;
+    /// Bytes of an actor's name in the history; a longer one is cut.
+    pub const ACTOR_BYTES: usize = 256;
 }
 
 /// A map by token id.

@@ -25,6 +25,7 @@ pub mod planner;
 pub mod policy;
 pub mod query;
 pub mod record;
+pub mod suggest;
 pub mod token;
 pub mod view;
 

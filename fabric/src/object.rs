@@ -108,7 +108,7 @@ pub struct ObjectKey {
     /// The kind.
     pub kind: Kind,
     /// The domain, for kinds that live in one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub domain: Option<Name>,
     /// The name. A zone's name may hold one slash (`cloud/region`); every other one is a [`Name`].
     pub name: String,
@@ -144,6 +144,49 @@ pub enum Spec {
     Service(ServiceSpec),
     Guardrail(GuardrailSpec),
     External(ExternalSpec),
+}
+
+impl Spec {
+    /// The kind of object that it is the spec of.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Zone(_) => Kind::Zone,
+            Self::Link(_) => Kind::Link,
+            Self::Domain(_) => Kind::Domain,
+            Self::Template(_) => Kind::Template,
+            Self::Contract(_) => Kind::Contract,
+            Self::Service(_) => Kind::Service,
+            Self::Guardrail(_) => Kind::Guardrail,
+            Self::External(_) => Kind::External,
+        }
+    }
+
+    /// The words for people; a link has none.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        match self {
+            Self::Zone(spec) => &spec.description,
+            Self::Link(_) => "",
+            Self::Domain(spec) => &spec.description,
+            Self::Template(spec) => &spec.description,
+            Self::Contract(spec) => &spec.description,
+            Self::Service(spec) => &spec.description,
+            Self::Guardrail(spec) => &spec.description,
+            Self::External(spec) => &spec.description,
+        }
+    }
+
+    /// Whether the object has an identity in verdict tables: a service always, an external when it plays
+    /// roles.
+    #[must_use]
+    pub fn plays_roles(&self) -> bool {
+        match self {
+            Self::Service(_) => true,
+            Self::External(spec) => !spec.roles.is_empty(),
+            _ => false,
+        }
+    }
 }
 
 /// A failure domain.
@@ -249,11 +292,11 @@ pub struct ContractSpec {
     pub path: PathSpec,
     /// How long the contract lasts from when it is applied. The leader turns it into `expiresAt`;
     /// a stored contract never has it.
-    #[serde(default, with = "crate::manifest::duration_opt", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::manifest::duration_opt")]
     #[schemars(with = "Option<String>")]
     pub ttl: Option<u64>,
     /// When the contract ends by itself, in milliseconds since the Unix epoch (RFC 3339 in manifests).
-    #[serde(default, with = "crate::manifest::instant_opt", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::manifest::instant_opt")]
     #[schemars(with = "Option<String>")]
     pub expires_at: Option<UnixMs>,
 }

@@ -1,4 +1,26 @@
-//! The policy state: everything the log has built. Applying a command is deterministic.
+//! The policy state: everything the log has built.
+//!
+//! Every replica runs [`PolicyState::apply`] on the same envelopes in the same order, so it must be a
+//! function of state and envelope alone: time comes with the envelope, maps are ordered, nothing is
+//! random. A command either passes every check and is carried out whole, or leaves intent as it was;
+//! the checks come first and nothing after the first change can fail.
+//!
+//! * `apply` takes an envelope: outcomes of repeated commands, clock, revision, history.
+//! * `stage` works out what an [`Apply`](crate::command::Apply) or a rollback would change; `preview`
+//!   and [`diff`] stop there.
+//! * `graph` and `validate` judge the objects as they would be.
+//! * `nodes` and `tokens` carry out what concerns those.
+//! * `history`, `hash` and `snapshot` remember, compare and store.
+mod apply;
+mod graph;
+mod hash;
+mod history;
+mod nodes;
+mod pool;
+mod snapshot;
+mod stage;
+mod tokens;
+mod validate;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,13 +29,17 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Revision, UnixMs,
     command::{
-        AdmissionState, ApiToken, Applied, Change, Envelope, JoinToken, Refusal, Role, SealedSecret,
-        ServiceToken, TokenMap,
+        AdmissionState, ApiToken, Applied, Change, JoinToken, Refusal, Role, SealedSecret, ServiceToken,
+        TokenMap,
     },
     id::{Name, NodeName, ServiceRef, ZoneName},
-    key::{CommandId, FabricId, Hash, NodeId, PublicKey, TokenId},
+    key::{CommandId, FabricId, NodeId, PublicKey, TokenId},
     object::{Object, ObjectKey, Spec},
 };
+
+pub use graph::builtin_templates;
+pub use snapshot::{DecodeError, SNAPSHOT_FORMAT};
+pub use stage::diff;
 
 /// What a fabric is from its first command on, and never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +115,7 @@ pub struct HistoryEntry {
 
 /// The whole intent of a fabric at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PolicyState {
     /// What never changes; `None` before the first command.
     pub params: Option<FabricParams>,
@@ -123,26 +150,6 @@ pub struct PolicyState {
 }
 
 impl PolicyState {
-    /// Applies one command. A refusal leaves the state as it was.
-    ///
-    /// # Errors
-    /// The refusal, with every problem it found.
-    pub fn apply(&mut self, _envelope: &Envelope) -> Result<Applied, Refusal> {
-        unimplemented!()
-    }
-
-    /// Hash of the objects alone: equal for equal objects, whatever the revision.
-    #[must_use]
-    pub fn objects_hash(&self) -> Hash {
-        unimplemented!()
-    }
-
-    /// Hash of all intent that is no secret: objects, nodes, tokens' public parts, removals.
-    #[must_use]
-    pub fn intent_hash(&self) -> Hash {
-        unimplemented!()
-    }
-
     /// The objects, in order.
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         self.objects.iter().map(|(key, spec)| Object { key: key.clone(), spec: spec.clone() })

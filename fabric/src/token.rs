@@ -1,1 +1,0 @@
-//! The text forms of tokens: what people copy and paste.
