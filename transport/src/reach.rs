@@ -1,0 +1,74 @@
+//! Positive evidence that a peer is gone.
+//!
+//! QUIC says nothing when a process is killed: its peers wait for the idle timeout. The system of the
+//! dead process's machine does say something, ICMP "port unreachable", but only a *connected* UDP
+//! socket is told. So a peer that keeps silent while a request waits is sent one byte from such a
+//! socket. Two refusals in a row count; a machine that is off or a firewall that swallows ICMP gives
+//! none, and then the idle timeout decides. A forged ICMP message costs us one redial.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{net::UdpSocket, time};
+
+use crate::{
+    limits::{PROBE_AFTER, PROBE_INTERVAL},
+    link::Link,
+};
+
+/// How long a refusal may take. Longer round trips are left to the idle timeout.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(150);
+/// Refusals in a row that count as evidence.
+const REFUSALS_NEEDED: u32 = 2;
+/// Shorter than any QUIC packet, so a living peer drops it unread.
+const PROBE: [u8; 1] = [0];
+
+/// Whether the system at `address` says that nobody listens on that UDP port. `false` means nothing.
+pub async fn is_port_closed(address: SocketAddr) -> bool {
+    let local: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let Ok(socket) = UdpSocket::bind((local, 0)).await else { return false };
+    if socket.connect(address).await.is_err() || socket.send(&PROBE).await.is_err() {
+        return false;
+    }
+    let mut answer = [0; 16];
+    match time::timeout(ANSWER_TIMEOUT, socket.recv(&mut answer)).await {
+        Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+        Ok(Ok(_)) | Err(_) => false,
+    }
+}
+
+/// Returns when the port was found closed twice in a row; for use while a handshake is under way.
+pub(crate) async fn until_port_closed(address: SocketAddr) {
+    let mut refusals = 0;
+    time::sleep(PROBE_AFTER).await;
+    loop {
+        refusals = if is_port_closed(address).await { refusals + 1 } else { 0 };
+        if refusals >= REFUSALS_NEEDED {
+            return;
+        }
+        time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+/// Returns when the peer of a link is silent and its port was found closed; for use while a request
+/// waits. Of several requests on a link one probes; the end of the connection tells the others.
+pub(crate) async fn until_gone(link: &Link) {
+    let received = || link.connection.stats().udp_rx.datagrams;
+    let (mut heard, mut refusals) = (received(), 0);
+    loop {
+        time::sleep(PROBE_INTERVAL).await;
+        if received() != heard {
+            (heard, refusals) = (received(), 0);
+            continue;
+        }
+        let Ok(_only_one) = link.probing.try_lock() else { continue };
+        refusals = if is_port_closed(link.connection.remote_address()).await { refusals + 1 } else { 0 };
+        if refusals >= REFUSALS_NEEDED {
+            return;
+        }
+    }
+}
