@@ -583,7 +583,7 @@ macro_rules! text_serde {
 }
 text_serde!(PortRange, RoleBinding, Selector);
 
-const fn default_cost() -> u16 {
+pub(crate) const fn default_cost() -> u16 {
     10
 }
 
@@ -591,6 +591,6 @@ const fn yes() -> bool {
     true
 }
 
-const fn default_quota() -> u32 {
+pub(crate) const fn default_quota() -> u32 {
     10_000
 }

@@ -1,0 +1,4 @@
+//! Tests of the core against its public API.
+
+mod samples;
+mod support;
