@@ -129,3 +129,121 @@ fn lifetime_s(message: &Message) -> Option<u32> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use hickory_proto::{
+        op::{Edns, MessageType, OpCode, Query},
+        rr::{
+            Name,
+            rdata::{A, SOA},
+        },
+    };
+
+    use super::*;
+
+    fn query(name: &str) -> Message {
+        let mut query = Message::new(1, MessageType::Query, OpCode::Query);
+        query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        query
+    }
+
+    fn key(name: &str) -> CacheKey {
+        CacheKey::of(&query(name)).unwrap()
+    }
+
+    fn record(ttl_s: u32, data: RData) -> Record {
+        Record::from_rdata(Name::root(), ttl_s, data)
+    }
+
+    fn found(ttls_s: &[u32]) -> Message {
+        let mut message = query("www.example.");
+        message.answers = ttls_s.iter().map(|ttl_s| record(*ttl_s, RData::A(A::new(192, 0, 2, 1)))).collect();
+        message
+    }
+
+    fn absent(ttl_s: u32, minimum: u32) -> Message {
+        let mut message = query("www.example.");
+        message.metadata.response_code = ResponseCode::NXDomain;
+        let soa = SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, minimum);
+        message.authorities = vec![record(ttl_s, RData::SOA(soa))];
+        message
+    }
+
+    #[test]
+    fn answers_are_kept_as_long_as_the_least_of_all_bounds() {
+        let failure = |rcode| {
+            let mut message = absent(60, 60);
+            message.metadata.response_code = rcode;
+            message
+        };
+        let mut cut = found(&[60]);
+        cut.metadata.truncation = true;
+        let mut alias_to_nothing = absent(20, 60);
+        alias_to_nothing.answers = found(&[9]).answers;
+        for (what, message, lifetime) in [
+            ("least TTL", found(&[60, 7]), Some(7)),
+            ("capped", found(&[1_000_000]), Some(MAX_TTL_S)),
+            ("TTL 0", found(&[0]), Some(0)),
+            ("SOA TTL", absent(5, 60), Some(5)),
+            ("SOA minimum", absent(60, 6), Some(6)),
+            ("capped absence", absent(9999, 9999), Some(MAX_NEGATIVE_TTL_S)),
+            ("alias to nothing", alias_to_nothing, Some(9)),
+            ("empty without SOA", found(&[]), None),
+            ("SERVFAIL", failure(ResponseCode::ServFail), None),
+            ("REFUSED", failure(ResponseCode::Refused), None),
+            ("cut", cut, None),
+        ] {
+            assert_eq!(lifetime_s(&message), lifetime, "{what}");
+        }
+    }
+
+    #[test]
+    fn ttls_fall_with_age_until_the_answer_is_gone() {
+        let (mut cache, start) = (Cache::default(), Instant::now());
+        cache.put(key("www.example."), &found(&[10, 9999]), start);
+        let ttls_at = |cache: &mut Cache, age_s| {
+            let kept = cache.get(&key("WWW.example."), start + Duration::from_secs(age_s))?;
+            Some(kept.answers.iter().map(|r| r.ttl).collect::<Vec<_>>())
+        };
+        assert_eq!(ttls_at(&mut cache, 0), Some(vec![10, MAX_TTL_S]));
+        assert_eq!(ttls_at(&mut cache, 9), Some(vec![1, MAX_TTL_S - 9]));
+        assert_eq!(ttls_at(&mut cache, 10), None);
+        assert!(cache.entries.is_empty() && cache.by_end.is_empty());
+    }
+
+    #[test]
+    fn what_may_not_be_kept_is_not() {
+        let mut cache = Cache::default();
+        cache.put(key("a."), &found(&[0]), Instant::now());
+        cache.put(key("b."), &found(&vec![60; MAX_RECORDS + 1]), Instant::now());
+        assert!(cache.entries.is_empty());
+    }
+
+    #[test]
+    fn a_full_cache_forgets_what_ends_first() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        for n in 0..MAX_ENTRIES {
+            cache.put(key(&format!("n{n}.")), &found(&[if n == 77 { 5 } else { 60 }]), now);
+        }
+        cache.put(key("one-more."), &found(&[60]), now);
+        assert_eq!((cache.entries.len(), cache.by_end.len()), (MAX_ENTRIES, MAX_ENTRIES));
+        assert!(cache.get(&key("n77."), now).is_none() && cache.get(&key("one-more."), now).is_some());
+        cache.put(key("one-more."), &found(&[60]), now);
+        assert_eq!(cache.by_end.len(), MAX_ENTRIES, "replacing leaves nothing behind");
+    }
+
+    #[test]
+    fn askers_for_signatures_get_answers_of_their_own() {
+        let mut signed = query("www.example.");
+        let mut edns = Edns::new();
+        edns.set_dnssec_ok(true);
+        signed.edns = Some(edns);
+        assert_ne!(CacheKey::of(&signed), CacheKey::of(&query("www.example.")));
+        let mut twice = query("www.example.");
+        twice.queries.extend(iter::once(twice.queries[0].clone()).collect::<Vec<_>>());
+        assert_eq!(CacheKey::of(&twice), None);
+    }
+}

@@ -162,3 +162,67 @@ fn bare_reply(query: &Metadata) -> Message {
 fn is_truncated(message: &[u8]) -> bool {
     message.get(2).is_some_and(|flags| flags & 0b10 != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{
+        op::Query,
+        rr::{Name, RecordType},
+    };
+    use selvedge_fabric::{
+        event::{EventSink, Severity},
+        plan::Zone,
+    };
+
+    use super::*;
+
+    struct Deaf;
+
+    impl EventSink for Deaf {
+        fn emit(&self, _: Severity, _: &'static str, _: &str, _: String) {}
+    }
+
+    fn responder() -> Responder {
+        let attached = ("10.0.0.9".parse().unwrap(), "worker@shop".parse().unwrap());
+        let zone =
+            Zone { suffix: "fabric.internal".to_owned(), askers: [attached].into(), ..Zone::default() };
+        let metrics = Arc::new(Metrics::default());
+        let upstreams = vec![([192, 0, 2, 53], 53).into()];
+        Responder {
+            index: watch::channel(Arc::new(ZoneIndex::build(&zone))).1,
+            host: Asker::All,
+            local: [[10, 0, 0, 1].into()].into(),
+            forwarder: Some(Arc::new(Forwarder::new(upstreams, metrics.clone(), Arc::new(Deaf)))),
+            metrics,
+        }
+    }
+
+    fn ask(source: &str, name: &str) -> Outcome {
+        let mut query = Message::new(1, MessageType::Query, OpCode::Query);
+        query.metadata.recursion_desired = true;
+        query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        responder().respond(&query.to_vec().unwrap(), source.parse().unwrap(), Transport::Udp)
+    }
+
+    #[test]
+    fn the_host_and_attached_services_are_forwarded_for_and_strangers_are_not() {
+        for known in
+            ["127.0.0.1:4000", "[::1]:4000", "10.0.0.1:4000", "10.0.0.9:4000", "[::ffff:10.0.0.9]:4000"]
+        {
+            assert!(matches!(ask(known, "www.example."), Outcome::Later(_)), "{known}");
+        }
+        let Outcome::Reply(reply) = ask("10.0.0.2:4000", "www.example.") else {
+            panic!("a stranger is answered at once")
+        };
+        let reply = Message::from_vec(&reply).unwrap();
+        assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
+        assert!(!reply.metadata.recursion_available);
+    }
+
+    #[test]
+    fn names_of_ours_wait_for_nobody() {
+        for name in ["fabric.internal.", "no.such.FABRIC.internal."] {
+            assert!(matches!(ask("127.0.0.1:4000", name), Outcome::Reply(_)), "{name}");
+        }
+    }
+}

@@ -49,12 +49,8 @@ impl Worker {
     }
 
     fn take(&self, packet: &[u8], source: SocketAddr) {
-        if source.port() == 0 {
-            self.responder.metrics.dropped(Dropped::SourcePort);
-            return;
-        }
-        if source == self.local {
-            self.responder.metrics.dropped(Dropped::Loop);
+        if let Some(reason) = unanswerable(source, self.local) {
+            self.responder.metrics.dropped(reason);
             return;
         }
         match self.responder.respond(packet, source, Transport::Udp) {
@@ -73,9 +69,36 @@ impl Worker {
     }
 }
 
+/// Why nothing from `source` may be answered: nobody listens on port 0, and a packet that claims to come
+/// from ourselves would be answered to ourselves.
+fn unanswerable(source: SocketAddr, local: SocketAddr) -> Option<Dropped> {
+    if source.port() == 0 {
+        Some(Dropped::SourcePort)
+    } else if source == local {
+        Some(Dropped::Loop)
+    } else {
+        None
+    }
+}
+
 /// Sends without waiting: who asked will ask again, and the next query must not wait for this reply.
 fn send(socket: &UdpSocket, reply: &[u8], source: SocketAddr, responder: &Responder) {
     if socket.try_send_to(reply, source).is_err() {
         responder.metrics.dropped(Dropped::SendFailed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forged_sources_are_not_answered() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let local = at("127.0.0.1:53");
+        assert_eq!(unanswerable(at("127.0.0.1:0"), local), Some(Dropped::SourcePort));
+        assert_eq!(unanswerable(local, local), Some(Dropped::Loop));
+        assert_eq!(unanswerable(at("127.0.0.1:5353"), local), None);
+        assert_eq!(unanswerable(at("127.0.0.2:53"), local), None);
     }
 }
