@@ -71,6 +71,33 @@ pub struct Change {
     pub after: Option<Manifest>,
 }
 
+/// Asks for objects to be deleted, all or nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRequest {
+    /// Which.
+    pub objects: Vec<ObjectName>,
+    /// Refuse unless this is the present revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_revision: Option<Revision>,
+    /// Tell what would be deleted, write nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// A word on why, for the history.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Names an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectName {
+    /// The kind, in any case.
+    pub kind: String,
+    /// `name`, or `name@domain` for kinds that live in a domain.
+    pub name: String,
+}
+
 /// Asks for the objects of an earlier revision.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
