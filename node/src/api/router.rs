@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
     routing::{delete, get, post, put},
@@ -15,7 +16,7 @@ use super::{
     backend::Backend,
     guard,
     handlers::{endpoint, fabric, intent, operate, query, token, watch, workload},
-    limits::{MAX_REQUESTS, MAX_WATCHES},
+    limits::{MAX_BODY_BYTES, MAX_REQUESTS, MAX_WATCHES},
 };
 
 /// What every handler may use.
@@ -112,6 +113,7 @@ fn finish(routes: Router<App>, app: App) -> Router {
     routes
         .fallback(async || (StatusCode::NOT_FOUND, "no such path; /v1/openapi.json lists them"))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "this path has other methods"))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(app.clone(), guard::limit))
         .layer(from_fn(guard::unhurried))
         .layer(from_fn_with_state(app.clone(), guard::observe))

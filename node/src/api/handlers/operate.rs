@@ -51,7 +51,7 @@ pub(in crate::api) async fn metrics(State(app): Ctx, headers: HeaderMap) -> Raw 
 
 /// This description.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "operate", security(()),
-    responses((status = 200, description = "OpenAPI 3.1", body = Object), Problem))]
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value), Problem))]
 pub(in crate::api) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
 }
