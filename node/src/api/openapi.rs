@@ -33,7 +33,7 @@ use super::handlers::{endpoint, fabric, intent, operate, query, token, watch, wo
         operate::healthz, operate::readyz, operate::metrics, operate::openapi,
         workload::discover, workload::stat,
     ),
-    components(schemas(super::types::SelfReply, super::error::ProblemDetails)),
+    components(schemas(super::types::SelfReply, super::types::ManifestFiles, super::error::ProblemDetails)),
     security(("bearer" = [])),
     modifiers(&Bearer),
 )]

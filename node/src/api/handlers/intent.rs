@@ -9,21 +9,16 @@ use axum::{
     http::{HeaderMap, header},
     response::IntoResponse,
 };
-use selvedge_fabric::{
-    Revision,
-    command::Apply,
-    id::Name,
-    manifest,
-    object::{Object, ObjectKey},
-};
+use selvedge_fabric::{Revision, command::Apply, id::Name, manifest::Located, object::ObjectKey};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{By, Ctx, Problem, Raw, Reply};
 use crate::api::{
-    error::{ApiError, Code},
+    error::ApiError,
     key,
     limits::{MAX_PAGE, MAX_WAIT},
+    manifests,
     types::{ApplyReply, DeleteRequest, Description, HistoryItem, Manifest, RollbackRequest, WaitReply},
 };
 
@@ -44,7 +39,15 @@ pub(in crate::api) struct ApplyQuery {
     file: Option<String>,
 }
 
-/// Creates and replaces objects, all or nothing. The body is manifests, YAML or JSON.
+impl ApplyQuery {
+    fn command(&self, located: &Located) -> Apply {
+        let (base, message) = (self.if_revision, self.message.clone());
+        Apply { base, set: located.objects.clone(), delete: Vec::new(), message }
+    }
+}
+
+/// Creates and replaces objects, all or nothing. The body is manifests, YAML or JSON; several files go
+/// as `application/vnd.selvedge.manifests+json`, `{"files": [{"name", "text"}]}`.
 #[utoipa::path(post, path = "/v1/apply", tag = "intent", params(ApplyQuery),
     request_body(content = String, content_type = "application/yaml"),
     responses((status = 200, description = "Applied", body = ApplyReply), Problem))]
@@ -55,13 +58,15 @@ pub(in crate::api) async fn apply(
     headers: HeaderMap,
     body: Bytes,
 ) -> Reply<ApplyReply> {
-    let set = manifests(&headers, &body, query.file.as_deref())?;
-    let apply = Apply { base: query.if_revision, set, delete: Vec::new(), message: query.message };
-    if query.dry_run {
-        return app.backend.dry_run(&caller, apply).await.map(Json);
-    }
-    caller.require_writer("apply manifests")?;
-    app.backend.apply(&caller, apply).await.map(Json)
+    let located = manifests::read(&headers, &body, query.file.as_deref())?;
+    let apply = query.command(&located);
+    let outcome = if query.dry_run {
+        app.backend.dry_run(&caller, apply).await
+    } else {
+        caller.require_writer("apply manifests")?;
+        app.backend.apply(&caller, apply).await
+    };
+    outcome.map(Json).map_err(|error| manifests::locate(&located, error))
 }
 
 /// Tells what an apply would change, with before and after.
@@ -75,9 +80,9 @@ pub(in crate::api) async fn diff(
     headers: HeaderMap,
     body: Bytes,
 ) -> Reply<ApplyReply> {
-    let set = manifests(&headers, &body, query.file.as_deref())?;
-    let apply = Apply { base: query.if_revision, set, delete: Vec::new(), message: query.message };
-    app.backend.dry_run(&caller, apply).await.map(Json)
+    let located = manifests::read(&headers, &body, query.file.as_deref())?;
+    let outcome = app.backend.dry_run(&caller, query.command(&located)).await;
+    outcome.map(Json).map_err(|error| manifests::locate(&located, error))
 }
 
 /// Deletes objects, all or nothing.
@@ -207,22 +212,4 @@ pub(in crate::api) async fn wait(State(app): Ctx, Query(query): Query<WaitQuery>
 
 fn object_key(kind: &str, name: &str) -> Result<ObjectKey, ApiError> {
     key::parse(key::parse_kind(kind)?, name)
-}
-
-/// Reads manifests. JSON needs no care of its own: it is YAML.
-fn manifests(headers: &HeaderMap, body: &Bytes, file: Option<&str>) -> Result<Vec<Object>, ApiError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let known = essence.is_empty()
-        || essence.starts_with("text/")
-        || ["application/json", "application/yaml", "application/x-yaml"].contains(&essence.as_str());
-    if !known {
-        let detail = format!("manifests are application/yaml or application/json, not {essence}");
-        return Err(ApiError::new(Code::UnsupportedMediaType, detail));
-    }
-    let text = std::str::from_utf8(body).map_err(|e| {
-        let line = body[..e.valid_up_to()].iter().filter(|&&c| c == b'\n').count() + 1;
-        ApiError::bad_request(format!("the manifests are no UTF-8 text: bad byte in line {line}"))
-    })?;
-    manifest::parse(text, file).map_err(ApiError::invalid)
 }

@@ -1,9 +1,16 @@
 //! Whatever is wrong comes back as problem details.
 
-use selvedge_node::api::{ApiError, limits::MAX_BODY_BYTES};
+use selvedge_fabric::{command::Problem, manifest::MAX_MANIFEST_BYTES};
+use selvedge_node::api::{
+    ApiError, FILES_MEDIA_TYPE,
+    limits::MAX_BODY_BYTES,
+    types::{ManifestFile, ManifestFiles},
+};
 use serde_json::json;
 
 use super::Served;
+
+const DOMAIN: &str = r#"{"apiVersion":"selvedge/v1","kind":"Domain","metadata":{"name":"shop"},"spec":{}}"#;
 
 #[tokio::test]
 async fn bad_requests_are_problem_details() {
@@ -41,12 +48,36 @@ async fn a_bad_manifest_names_the_place() {
 }
 
 #[tokio::test]
+async fn problems_that_the_policy_finds_get_their_place_in_the_file() {
+    let served = Served::start().await;
+    let files = ManifestFiles {
+        files: vec![
+            ManifestFile { name: "a.yaml".into(), text: DOMAIN.into() },
+            ManifestFile { name: "b.yaml".into(), text: format!("\n\n{}", DOMAIN.replace("shop", "bar")) },
+        ],
+    };
+    let problem = Problem {
+        place: None,
+        object: Some("Domain bar".into()),
+        field: None,
+        message: "too many".into(),
+        remedy: None,
+    };
+    *served.fake.refuse.lock().unwrap() = Some(ApiError::invalid(vec![problem]));
+    let headers = [("content-type", FILES_MEDIA_TYPE)];
+    let body = serde_json::to_string(&files).unwrap();
+    let got = served.client().await.ask("POST", "/v1/apply", &headers, &body).await.problem(422, "invalid");
+    assert_eq!((&got["problems"][0]["file"], &got["problems"][0]["line"]), (&json!("b.yaml"), &json!(3)));
+}
+
+#[tokio::test]
 async fn a_body_that_is_too_large_is_refused() {
     let served = Served::start().await;
-    let domain = r#"{"apiVersion":"selvedge/v1","kind":"Domain","metadata":{"name":"shop"},"spec":{}}"#;
-    let padded = |bytes: usize| format!("{domain}{}", " ".repeat(bytes - domain.len()));
-    let got = served.client().await.ask("POST", "/v1/apply", &[], &padded(MAX_BODY_BYTES)).await;
+    let padded = |bytes: usize| format!("{DOMAIN}{}", " ".repeat(bytes - DOMAIN.len()));
+    let got = served.client().await.ask("POST", "/v1/apply", &[], &padded(MAX_MANIFEST_BYTES)).await;
     assert_eq!(got.status, 200);
+    let got = served.client().await.ask("POST", "/v1/apply", &[], &padded(MAX_BODY_BYTES)).await;
+    got.problem(422, "invalid");
     let got = served.client().await.ask("POST", "/v1/apply", &[], &padded(MAX_BODY_BYTES + 1)).await;
     got.problem(413, "too-large");
 }
