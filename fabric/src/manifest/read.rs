@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    API_VERSION, MAX_MANIFEST_BYTES,
+    API_VERSION, MAX_MANIFEST_BYTES, json,
     reader::{Fields, Reader},
     specs,
     tree::{self, At, Node, Value},
@@ -55,7 +55,7 @@ pub fn parse_located(text: &str, file: Option<&str>) -> Result<Located, Vec<Prob
             Some("split it into several files"),
         )]);
     }
-    let (documents, faults) = tree::load(text);
+    let (documents, faults) = tree::load(&json::as_yaml(text));
     let fault = |fault: tree::Fault| problem_at(file, fault.at, fault.message, fault.remedy);
     let mut problems: Vec<Problem> = faults.into_iter().map(fault).collect();
     let mut located = Located::default();
@@ -203,11 +203,11 @@ fn metadata(r: &mut Reader, node: &Node, path: &str, kind: Option<Kind>) -> Opti
         Some(Kind::Zone) => f.required(r, "name", |r, n, p| r.parse_text::<ZoneName>(n, p)).map(String::from),
         _ => f.required(r, "name", |r, n, p| r.parse_text::<Name>(n, p)).map(String::from),
     };
-    let domain = f.optional(r, "domain", |r, n, p| r.parse_text::<Name>(n, p));
-    let has_domain = f.get(r, "domain");
+    let domain_node = f.get(r, "domain");
+    let domain = domain_node.as_ref().and_then(|(node, path)| r.parse_text::<Name>(node, path));
     f.finish(r);
     let kind = kind?;
-    match (kind.domain_rule(), has_domain) {
+    match (kind.domain_rule(), domain_node) {
         (DomainRule::Required, None) => {
             r.problem(node.at, "metadata.domain", format!("is required: a {kind} lives in a domain"), None);
         }

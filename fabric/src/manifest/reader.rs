@@ -101,7 +101,8 @@ impl Reader {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let remedy = crate::suggest::remedy(&text, known.iter().copied());
+            let near = crate::suggest::closest(&text, known.iter().copied());
+            let remedy = near.map(|near| format!("did you mean {near}?"));
             let message = format!("{:?} is not one of {}", shown(&text), known.join(", "));
             self.problem(node.at, path, message, remedy);
         }

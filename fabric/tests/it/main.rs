@@ -1,4 +1,5 @@
 //! Tests of the core against its public API.
 
+mod manifests;
 mod samples;
 mod support;
