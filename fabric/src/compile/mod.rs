@@ -123,7 +123,7 @@ impl VerdictTables {
     }
 
     /// Every service with its number.
-    pub fn services(&self) -> impl Iterator<Item = (&ServiceRef, Identity)> {
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceRef, Identity)> + Clone {
         self.identities.iter().map(|(service, identity)| (service, *identity))
     }
 
