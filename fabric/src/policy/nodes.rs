@@ -175,7 +175,7 @@ impl PolicyState {
         self.sealed_issuer.remove(name);
         if let Some(gone) = self.nodes.remove(name) {
             // The removal is what the next revision says.
-            let revision = self.revision + 1;
+            let revision = self.revision.saturating_add(1);
             let removed = Removed { name: name.clone(), revision, block: Some(gone.block) };
             self.removed.insert(gone.key.node_id(), removed);
             self.forget_old_removals();
