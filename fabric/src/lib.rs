@@ -26,8 +26,6 @@ pub mod policy;
 pub mod query;
 pub mod record;
 pub mod suggest;
-#[cfg(test)]
-mod testing;
 pub mod token;
 pub mod view;
 

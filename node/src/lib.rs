@@ -2,4 +2,3 @@
 #![warn(missing_docs)]
 
 pub mod api;
-pub mod pki;

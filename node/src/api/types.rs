@@ -16,8 +16,7 @@ pub use fabric::{
     Status, ZoneHealth, ZoneState,
 };
 pub use intent::{
-    ApplyReply, Change, DeleteRequest, Description, HistoryItem, Manifest, ManifestFile, ManifestFiles,
-    Metadata, ObjectName, RollbackRequest, Straggler, WaitReply,
+    ApplyReply, Change, Description, HistoryItem, Manifest, Metadata, RollbackRequest, Straggler, WaitReply,
 };
 pub use query::{Answer, AssertReply, AssertResult, ExplainReply, Hop, ReachItem, ResolveReply};
 pub use token::{TokenCreated, TokenItem, TokenRequest};

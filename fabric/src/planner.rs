@@ -1,0 +1,1 @@
+//! plan(policy, view, now) -> Plan.

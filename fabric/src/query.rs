@@ -1,0 +1,1 @@
+//! Questions on the model: explain, reach, assert.

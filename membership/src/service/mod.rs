@@ -1,0 +1,537 @@
+//! The one task of membership: feeds the core with what comes in and does what it says.
+//!
+//! It owns all state, so there are no locks to hold wrongly, and it never waits for another task: what it
+//! sends goes by `try_send` or `watch`, and disk writes run beside it, one at a time.
+
+mod output;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use selvedge_fabric::{
+    command::Role,
+    event::Severity,
+    id::{Name, NodeName},
+    key::{NodeId, PublicKey},
+    policy::PolicyState,
+    record::{Body, LinkFact, MAX_LINKS, Presence, Seen, Topic},
+    view::View,
+};
+use selvedge_transport::Alpn;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    carrier::{Candidate, Carrier, Command, Event as CarrierEvent, Peers},
+    clock::Clock,
+    core::{
+        Now,
+        detector::{Detector, SwimState},
+        gossip::{Event, Gossip, Transmit},
+        judge::{Judge, Judgement},
+        own::{Identity, Own},
+        store::{Dropped, Key, RecordStore},
+        view::{Inputs, ViewBuilder},
+        watch::{Nudge, Watch},
+    },
+    disk::{Batch, Disk, DiskError, Loaded},
+    membership::{Inbox, Options, Shared},
+    poker::Poker,
+    probes::Probe,
+    reports::Reports,
+    sights::{Node, Sources, roster},
+};
+
+/// Resolution of all time-outs.
+const TICK: Duration = Duration::from_millis(50);
+/// Changes are gathered for so long before a view is built: a burst becomes one view.
+const VIEW_INTERVAL_MS: u64 = 20;
+/// A view is built so often even when nothing seems to have changed: something may have expired.
+const REVIEW_INTERVAL_MS: u64 = 1_000;
+/// Facts are written to disk at most this often.
+const WRITE_INTERVAL_MS: u64 = 1_000;
+/// Round trips are read this often.
+const RTT_INTERVAL_MS: u64 = 1_000;
+
+/// What the service is made of.
+pub(crate) struct Parts {
+    pub(crate) options: Options,
+    pub(crate) disk: Disk,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) carrier: Carrier,
+    pub(crate) peers: watch::Sender<Peers>,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) probes: mpsc::Receiver<(NodeId, Probe)>,
+    pub(crate) clock: Clock,
+    pub(crate) boot_nonce: u64,
+    pub(crate) rng_seed: u64,
+}
+
+/// When which periodic work was done last.
+#[derive(Debug, Default)]
+struct Done {
+    view_ms: u64,
+    write_ms: u64,
+    rtt_ms: u64,
+    links_ms: u64,
+    presence_ms: u64,
+}
+
+pub(crate) struct Service {
+    parts: Parts,
+    me: NodeId,
+    policy: Arc<PolicyState>,
+    roster: BTreeMap<NodeId, Node>,
+    gossip: Gossip,
+    detector: Option<Detector>,
+    watch: Watch,
+    poker: Poker,
+    judge: Judge,
+    judgement: Judgement,
+    views: ViewBuilder,
+    reports: Reports,
+    seeds: BTreeMap<NodeName, Vec<SocketAddr>>,
+    rtt_us: BTreeMap<NodeId, u32>,
+    /// Until when this node vouches for whom.
+    vouched: BTreeMap<NodeId, u64>,
+    quarantined: BTreeSet<NodeId>,
+    unwritten: Batch,
+    writing: Option<JoinHandle<Result<(), DiskError>>>,
+    done: Done,
+    dirty: bool,
+}
+
+impl Service {
+    pub(crate) fn new(mut parts: Parts, loaded: Loaded) -> Self {
+        let now = parts.clock.now();
+        let key = parts.options.signer.public_key();
+        let timers = parts.options.timers;
+        let policy = parts.options.policy.borrow_and_update().clone();
+        let reports = Reports::new(parts.options.events.clone());
+        if let Some(aside) = &loaded.set_aside {
+            let message = format!(
+                "the last known facts could not be read ({}); they are kept in {} and come back by gossip",
+                aside.why,
+                aside.path.display()
+            );
+            reports.tell(Severity::Warning, "facts-set-aside", parts.options.me.as_str(), message);
+        }
+        let (store, incarnation) = output::restore(&parts.options, &policy, loaded, &key);
+        let own = Own::new(key, incarnation, parts.boot_nonce);
+        let mut service = Self {
+            me: key.node_id(),
+            roster: BTreeMap::new(),
+            gossip: Gossip::new(store, own, timers.exchange_ms, parts.rng_seed),
+            detector: None,
+            watch: Watch::new(key.node_id(), timers),
+            poker: Poker::default(),
+            judge: Judge::new(timers, now.mono_ms),
+            judgement: Judgement::default(),
+            views: ViewBuilder::new(parts.options.me.clone()),
+            reports,
+            seeds: BTreeMap::new(),
+            rtt_us: BTreeMap::new(),
+            vouched: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
+            unwritten: Batch::new(),
+            writing: None,
+            done: Done::default(),
+            dirty: true,
+            policy,
+            parts,
+        };
+        service.write_incarnation();
+        service.take_policy(now);
+        let known: Vec<NodeId> = service.roster.keys().copied().collect();
+        known.into_iter().for_each(|id| service.feed_book(id));
+        service.judge(now);
+        service.publish_view(now);
+        service
+    }
+
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut policy = self.parts.options.policy.clone();
+        let shared = self.parts.shared.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.parts.carrier.events.recv() => {
+                    let now = self.parts.clock.now();
+                    self.handle_carrier(event, now);
+                    self.step(now);
+                }
+                Some((peer, probe)) = self.parts.probes.recv() => {
+                    let now = self.parts.clock.now();
+                    self.handle_probe(peer, probe, now);
+                    self.step(now);
+                }
+                Ok(()) = policy.changed() => {
+                    let now = self.parts.clock.now();
+                    self.policy = policy.borrow_and_update().clone();
+                    self.take_policy(now);
+                    self.step(now);
+                }
+                () = shared.wake.notified() => {
+                    let now = self.parts.clock.now();
+                    self.take_inbox(now);
+                    self.step(now);
+                }
+                _ = tick.tick() => {
+                    let now = self.parts.clock.now();
+                    self.handle_tick(now);
+                    self.step(now);
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Takes over who is admitted.
+    fn take_policy(&mut self, now: Now) {
+        self.roster = roster(&self.policy);
+        for key in self.gossip.handle_policy(&self.policy, now) {
+            self.unwritten.insert(key, None);
+        }
+        let processors: BTreeSet<NodeId> =
+            self.roster.iter().filter(|(_, n)| n.role == Role::Processor).map(|(id, _)| *id).collect();
+        self.watch.set_members(&processors, now.mono_ms);
+        if processors.contains(&self.me) && self.detector.is_none() {
+            let incarnation = self.gossip.own().incarnation();
+            let seed = self.parts.rng_seed.rotate_left(1);
+            self.detector = Some(Detector::new(self.me, incarnation, &self.parts.options.timers, seed));
+        }
+        if let Some(detector) = &mut self.detector {
+            detector.set_members(processors);
+        }
+        self.rtt_us.retain(|id, _| self.roster.contains_key(id));
+        self.vouched.retain(|id, _| self.roster.contains_key(id));
+        self.offer_peers();
+        self.dirty = true;
+    }
+
+    fn take_inbox(&mut self, now: Now) {
+        let Inbox { said, vouched, seeds, leave } = std::mem::take(&mut *self.parts.shared.inbox());
+        for body in said.into_values() {
+            match body {
+                // These are made here, from what this node really saw and measured.
+                Body::Observations(_) | Body::Links(_) => {}
+                body => self.gossip.own().say(body, false),
+            }
+        }
+        for (name, incarnation) in vouched {
+            let id = self.policy.nodes.get(&name).map(|admission| admission.key.node_id());
+            // Who vouches for an earlier start has not noticed the restart yet.
+            if let Some(id) = id.filter(|id| incarnation >= self.gossip.store().incarnation(*id)) {
+                self.vouched.insert(id, now.mono_ms + self.parts.options.timers.vouch_ms);
+                self.dirty = true;
+            }
+        }
+        if let Some(seeds) = seeds {
+            self.seeds = seeds;
+            self.offer_peers();
+        }
+        if leave {
+            let mut presence = self.own_presence();
+            presence.leaving = true;
+            self.gossip.own().say(Body::Presence(presence), true);
+            if let Some(detector) = &mut self.detector {
+                detector.leave(now.mono_ms);
+            }
+        }
+        self.speak(now);
+    }
+
+    /// Signs what this node has to say, as far as it may speak now.
+    fn speak(&mut self, now: Now) {
+        let identity = Identity {
+            fabric: self.parts.options.fabric,
+            epoch: self.parts.options.epoch,
+            signer: &*self.parts.options.signer,
+        };
+        self.gossip.handle_timeout(&identity, now);
+    }
+
+    fn own_presence(&self) -> Presence {
+        match self.gossip.store().body(self.me, Topic::Presence) {
+            Some(Body::Presence(presence)) => presence.clone(),
+            _ => Presence::default(),
+        }
+    }
+
+    fn handle_carrier(&mut self, event: CarrierEvent, now: Now) {
+        match event {
+            CarrierEvent::Connected(peer) => self.gossip.handle_connected(peer, now),
+            CarrierEvent::Disconnected(peer) => self.gossip.handle_disconnected(peer),
+            CarrierEvent::Push { from, record, message } => {
+                let verdict = self.gossip.handle_push(from, *record, now);
+                self.command(Command::Judge { message, verdict });
+            }
+            CarrierEvent::Asked { from, request, ticket } => {
+                let response = self.gossip.handle_request(from, request, now);
+                self.command(Command::Answer { ticket, response });
+            }
+            CarrierEvent::Answered { from, response } => self.gossip.handle_response(from, response, now),
+            CarrierEvent::Failed(peer) => self.gossip.handle_failure(peer),
+            CarrierEvent::Malformed(peer) => {
+                self.parts.shared.counters.malformed_messages.add(1);
+                let subject = self.name_of(peer);
+                let message = "sent bytes on the gossip port that are no message; they were dropped".into();
+                self.reports.tell_once(
+                    now.mono_ms,
+                    Severity::Security,
+                    "gossip-malformed",
+                    &subject,
+                    message,
+                );
+            }
+            CarrierEvent::Refused { peer, address } => {
+                self.parts.shared.counters.refused_peers.add(1);
+                let message = format!(
+                    "a gossip connection with {address} was closed: its key (peer id {peer}) is not admitted"
+                );
+                self.reports.tell_once(now.mono_ms, Severity::Security, "peer-refused", &peer, message);
+            }
+        }
+    }
+
+    fn handle_probe(&mut self, peer: NodeId, probe: Probe, now: Now) {
+        self.watch.handle_heard(peer, now.mono_ms);
+        match probe {
+            Probe::Ping => self.send_probe(peer, &Probe::Pong),
+            Probe::Pong => {}
+            Probe::Swim(packet) => {
+                let Some(detector) = &mut self.detector else { return };
+                if let Err(error) = detector.handle_packet(peer, &packet, now.mono_ms) {
+                    self.parts.shared.counters.dropped_probes.add(1);
+                    tracing::debug!(node = %peer, %error, "probe dropped");
+                }
+            }
+        }
+    }
+
+    fn handle_tick(&mut self, now: Now) {
+        let timers = self.parts.options.timers;
+        if now.mono_ms >= self.done.presence_ms + timers.presence_ms {
+            self.done.presence_ms = now.mono_ms;
+            self.gossip.own().refresh(Topic::Presence);
+        }
+        self.speak(now);
+        if let Some(detector) = &mut self.detector {
+            detector.handle_timeout(now.mono_ms);
+        }
+        self.look(now);
+        self.vouched.retain(|_, until_ms| *until_ms > now.mono_ms);
+        self.measure(now);
+        self.judge(now);
+        let testimony = self.testimony(now);
+        self.gossip.own().say(Body::Observations(testimony), false);
+        self.write(now);
+    }
+
+    /// Looks at the peers with this node's own eyes.
+    fn look(&mut self, now: Now) {
+        for peer in self.poker.poll_refused(now.mono_ms) {
+            self.watch.handle_refused(peer, now.mono_ms);
+        }
+        for nudge in self.watch.poll_nudges(now.mono_ms) {
+            match nudge {
+                Nudge::Ping(peer) => self.send_probe(peer, &Probe::Ping),
+                Nudge::Poke(peer) => {
+                    let Some(node) = self.roster.get(&peer) else { continue };
+                    let address = self.parts.options.transport.book().get(&node.name).first().copied();
+                    if address.is_some_and(|address| self.poker.poke(peer, address, now.mono_ms)) {
+                        self.watch.handle_refused(peer, now.mono_ms);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads round trips, and tells them when it is time.
+    fn measure(&mut self, now: Now) {
+        if now.mono_ms < self.done.rtt_ms + RTT_INTERVAL_MS {
+            return;
+        }
+        self.done.rtt_ms = now.mono_ms;
+        for (id, node) in &self.roster {
+            if let Some(rtt) = self.parts.options.transport.rtt(&node.name) {
+                self.rtt_us.insert(*id, u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
+            }
+        }
+        if now.mono_ms >= self.done.links_ms + self.parts.options.timers.links_ms {
+            self.done.links_ms = now.mono_ms;
+            let link = |(&peer, &rtt_us)| LinkFact { peer, rtt_us, loss_permille: 0 };
+            let links = self.rtt_us.iter().map(link).take(MAX_LINKS).collect();
+            self.gossip.own().say(Body::Links(links), false);
+        }
+    }
+
+    fn judge(&mut self, now: Now) {
+        let Some(my_cloud) = self.my_cloud() else { return };
+        let vouched = self.vouched.keys().copied().collect();
+        let sights = self.sources(&vouched, now).sights(my_cloud);
+        for (id, sight) in &sights.processors {
+            let suspected = sight.swim.is_some_and(|swim| swim.state == SwimState::Suspect);
+            if suspected || sight.reports.values().any(|seen| *seen != Seen::Vouched) {
+                self.watch.handle_accused(*id, now.mono_ms);
+            }
+        }
+        let judgement = self.judge.judge(&sights, now.mono_ms);
+        if judgement == self.judgement {
+            return;
+        }
+        self.tell_changes(&judgement);
+        if let Some(detector) = &mut self.detector {
+            use selvedge_fabric::view::Liveness;
+            for (id, _) in judgement.states.iter().filter(|(_, state)| **state == Liveness::Down) {
+                detector.declare_down(*id, now.mono_ms);
+            }
+        }
+        self.judgement = judgement;
+        self.dirty = true;
+    }
+
+    fn tell_changes(&self, judgement: &Judgement) {
+        for (id, state) in &judgement.states {
+            if self.judgement.states.get(id) != Some(state) {
+                let message = format!("is {state} as this node sees it");
+                self.reports.tell(Severity::Info, "node-state", &self.name_of(*id), message);
+            }
+        }
+        let (now, before) = (&judgement.clouds_down, &self.judgement.clouds_down);
+        for cloud in now.keys().filter(|cloud| !before.contains_key(*cloud)) {
+            let message = "nearly all of its processors are gone; the fabric goes on without it".into();
+            self.reports.tell(Severity::Warning, "cloud-down", cloud.as_str(), message);
+        }
+        for cloud in before.keys().filter(|cloud| !now.contains_key(*cloud)) {
+            self.reports.tell(Severity::Info, "cloud-up", cloud.as_str(), "its processors are back".into());
+        }
+        let me = self.parts.options.me.as_str();
+        match (self.judgement.isolated, judgement.isolated) {
+            (false, true) => {
+                let message = "sees no other node: it declares nobody down and goes on with what it knows; \
+                               check its network"
+                    .into();
+                self.reports.tell(Severity::Warning, "isolated", me, message);
+            }
+            (true, false) => {
+                self.reports.tell(Severity::Info, "isolation-over", me, "sees other nodes again".into());
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn testimony(&self, now: Now) -> Vec<selvedge_fabric::record::Observation> {
+        let vouched = self.vouched.keys().copied().collect();
+        self.sources(&vouched, now).testimony()
+    }
+
+    fn sources<'a>(&'a self, vouched: &'a BTreeSet<NodeId>, now: Now) -> Sources<'a> {
+        Sources {
+            me: self.me,
+            roster: &self.roster,
+            store: self.gossip.store(),
+            watch: &self.watch,
+            detector: self.detector.as_ref(),
+            vouched,
+            now_ms: now.mono_ms,
+        }
+    }
+
+    /// Does what the core says after something came in.
+    fn step(&mut self, now: Now) {
+        while let Some(event) = self.gossip.poll_event() {
+            self.handle_event(event, now);
+        }
+        while let Some(transmit) = self.gossip.poll_transmit(now) {
+            self.command(match transmit {
+                Transmit::Publish(record) => Command::Publish(Box::new((*record).clone())),
+                Transmit::Ask { to, request } => Command::Ask { to, request },
+            });
+        }
+        if let Some(rejoined) = self.detector.as_mut().and_then(Detector::poll_rejoined) {
+            if self.gossip.own().raise_above(rejoined.saturating_sub(1), now.mono_ms) {
+                self.raised(now);
+            }
+        }
+        while let Some((to, packet)) = self.detector.as_mut().and_then(Detector::poll_transmit) {
+            self.send_probe(to, &Probe::Swim(packet));
+        }
+        let since_ms = now.mono_ms.saturating_sub(self.done.view_ms);
+        if (self.dirty && since_ms >= VIEW_INTERVAL_MS) || since_ms >= REVIEW_INTERVAL_MS {
+            self.publish_view(now);
+        }
+    }
+
+    fn handle_event(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Taken(key) => self.handle_taken(key, now),
+            Event::Raised(_) => self.raised(now),
+            Event::Quarantined(node) => {
+                let subject = self.name_of(node);
+                self.quarantined.insert(node);
+                let message = "two live machines use its key: the facts of both are set aside until one is \
+                               stopped; remove the node and join both anew under keys of their own"
+                    .into();
+                self.reports.tell(Severity::Security, "key-held-twice", &subject, message);
+                self.dirty = true;
+            }
+            Event::Dropped { from, node, why } => self.handle_dropped(from, node, &why, now),
+        }
+    }
+
+    fn handle_taken(&mut self, key: Key, now: Now) {
+        self.dirty = true;
+        self.parts.shared.counters.records_taken.add(1);
+        let Some(entry) = self.gossip.store().get(&key) else { return };
+        let (incarnation, stored) =
+            (entry.rank.version.incarnation, ((*entry.record).clone(), entry.heard_ms));
+        self.unwritten.insert(key, Some(stored));
+        if key.node != self.me && key.topic == Topic::Presence {
+            self.feed_book(key.node);
+            self.offer_peers();
+            if let Some(detector) = &mut self.detector {
+                detector.handle_later_start(key.node, incarnation, now.mono_ms);
+            }
+        }
+    }
+
+    fn handle_dropped(&mut self, from: Option<NodeId>, node: NodeId, why: &Dropped, now: Now) {
+        let counters = &self.parts.shared.counters;
+        let severity = match why {
+            Dropped::NotAdmitted | Dropped::Removed => {
+                counters.dropped_not_admitted.add(1);
+                return; // The sender's policy may be older, or newer, than this node's.
+            }
+            Dropped::Mine | Dropped::Record(_) => {
+                counters.dropped_bad.add(1);
+                Severity::Security
+            }
+            Dropped::Epoch(_) | Dropped::Incarnation(_) => {
+                counters.dropped_version.add(1);
+                Severity::Security
+            }
+            Dropped::Flood => {
+                counters.dropped_flood.add(1);
+                Severity::Warning
+            }
+            Dropped::Full => {
+                counters.dropped_full.add(1);
+                Severity::Warning
+            }
+        };
+        let sender = from.map_or_else(|| "this node".to_owned(), |id| self.name_of(id));
+        let message = format!("a record of {}, sent by {sender}, was dropped: {why}", self.name_of(node));
+        self.reports.tell_once(now.mono_ms, severity, "record-refused", &sender, message);
+    }
+}

@@ -1,0 +1,1 @@
+//! Real instances on loopback, and the core in a seeded simulation.

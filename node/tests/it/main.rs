@@ -1,4 +1,0 @@
-//! Integration tests of the node: one binary, so that they link once.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod api;
