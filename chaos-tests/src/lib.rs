@@ -1,1 +1,21 @@
-//! Drills on real binaries: playground, crashes, power cuts, and fuzz targets.
+//! Drills on real binaries.
+//!
+//! * [`lab`]: a fabric of real processes that a test can kill and start again, and look at from outside
+//!   through its public interfaces only: the `selvedge` command line, DNS and HTTP.
+//! * [`scenario`]: the long drills, with their measurements. `cargo test` runs each of them briefly;
+//!   `cargo run -p selvedge-chaos-tests --bin soak -- kill9 --count 200` runs one in full.
+//!
+//! Environment:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `SELVEDGE_BIN` | the binary under test; without it `cargo` builds the one of this workspace first |
+//! | `SELVEDGE_STRICT_TIMES` | when `1`, the times of the acceptance are asserted; otherwise, as machines are busy, [`lab::SLACK`] times as much is allowed |
+//! | `SELVEDGE_REQUIRE_KERNEL` | when `1`, a test that cannot run for want of a tool fails; otherwise it says that it was skipped |
+//! | `SELVEDGE_CLOUD_LOSS_RUNS`, `SELVEDGE_KILL9_COUNT` | how often the tests repeat those drills |
+//!
+//! This crate shares no code with what it tests, its DNS client included.
+#![warn(missing_docs)]
+
+pub mod lab;
+pub mod scenario;

@@ -24,8 +24,8 @@ use crate::{
     policy::{Admission, FabricParams},
 };
 
-/// Shortest prefix of a pool: an eighth of all IPv4 addresses is more than any fabric needs.
-pub const MIN_POOL_LEN: u8 = 3;
+/// Shortest prefix of a pool.
+pub const MIN_POOL_LEN: u8 = 1;
 /// Longest prefix of a block: a node's own address and one endpoint.
 pub const MAX_BLOCK_LEN: u8 = 30;
 
@@ -93,6 +93,12 @@ impl Ipv4Pool {
     /// What is wrong with it.
     pub fn of(params: &FabricParams) -> Result<Self, AddressError> {
         Self::parse(&params.ipv4_pool, params.ipv4_block_len)
+    }
+
+    /// The first address and the prefix length of the whole pool.
+    #[must_use]
+    pub fn range(&self) -> (Ipv4Addr, u8) {
+        (self.network.into(), self.pool_len)
     }
 
     /// How many blocks it has.
@@ -190,7 +196,7 @@ mod tests {
         {
             assert!(Ipv4Pool::parse(text, block_len).is_err(), "{text}");
         }
-        for (pool_len, block_len) in [(2, 24), (16, 15), (24, 31), (0, 0), (255, 255)] {
+        for (pool_len, block_len) in [(16, 15), (24, 31), (0, 0), (255, 255)] {
             assert!(Ipv4Pool::parse(&format!("0.0.0.0/{pool_len}"), block_len).is_err());
         }
         let error = Ipv4Pool::parse("100.64.1.0/10", 24).expect_err("host bits");
@@ -212,8 +218,7 @@ mod tests {
 
     #[test]
     fn a_block_keeps_its_edges_and_the_nodes_address_from_endpoints() {
-        let block = Ipv4Pool::parse("10.0.0.0/8", 29).and_then(|p| Ok(p.block(1).expect("a block")));
-        let block = block.expect("a pool");
+        let block = Ipv4Pool::parse("10.0.0.0/8", 29).expect("a pool").block(1).expect("a block");
         assert_eq!(block.node_address(), Ipv4Addr::new(10, 0, 0, 9));
         let usable: Vec<_> = block.endpoint_addresses().map(|a| a.octets()[3]).collect();
         assert_eq!(usable, [10, 11, 12, 13, 14]);

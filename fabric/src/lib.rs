@@ -26,6 +26,8 @@ pub mod policy;
 pub mod query;
 pub mod record;
 pub mod suggest;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod view;
 

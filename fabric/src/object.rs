@@ -191,7 +191,8 @@ impl Spec {
 
 /// A failure domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
 pub struct ZoneSpec {
     /// For people.
     pub description: String,
@@ -202,7 +203,8 @@ pub struct ZoneSpec {
 
 /// A declared link between two processors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct LinkSpec {
     /// The two ends.
     #[schemars(with = "[String; 2]")]
@@ -217,7 +219,8 @@ pub struct LinkSpec {
 
 /// A tenant: a name space with its own administrators and quotas.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
 pub struct DomainSpec {
     /// For people.
     pub description: String,
@@ -234,7 +237,8 @@ pub struct DomainSpec {
 
 /// Bounds on what a domain may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct Quotas {
     /// Most contracts.
     #[serde(default = "default_quota")]
@@ -246,7 +250,8 @@ pub struct Quotas {
 
 /// An interaction pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct TemplateSpec {
     /// For people.
     #[serde(default)]
@@ -260,7 +265,8 @@ pub struct TemplateSpec {
 
 /// `from` may open flows to `to`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct FlowRule {
     /// The role that opens flows.
     #[schemars(with = "String")]
@@ -272,7 +278,8 @@ pub struct FlowRule {
 
 /// A template put to use in a domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct ContractSpec {
     /// For people.
     #[serde(default)]
@@ -303,7 +310,8 @@ pub struct ContractSpec {
 
 /// What a contract says about one role.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
 pub struct ContractRole {
     /// Where the role may be reached: `tcp/5432`, `tcp/8000-8100`, `udp/53`, `icmp`, `any`.
     #[schemars(with = "Vec<String>")]
@@ -326,7 +334,8 @@ pub enum Mode {
 
 /// Constraints on the path that packets of a contract take.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
 pub struct PathSpec {
     /// Clouds or zones that packets must pass, in this order.
     #[schemars(with = "Vec<String>")]
@@ -340,7 +349,8 @@ pub struct PathSpec {
 
 /// What plays the roles of contracts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// For people.
     pub description: String,
@@ -361,7 +371,8 @@ pub struct RoleBinding {
 
 /// An organisation-wide rule, evaluated before any contract; a deny wins over an allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
 pub struct GuardrailSpec {
     /// For people.
     #[serde(default)]
@@ -404,7 +415,8 @@ pub enum Selector {
 
 /// Named addresses outside the fabric: the only place where an address may appear.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
 pub struct ExternalSpec {
     /// For people.
     pub description: String,
@@ -583,7 +595,7 @@ macro_rules! text_serde {
 }
 text_serde!(PortRange, RoleBinding, Selector);
 
-const fn default_cost() -> u16 {
+pub(crate) const fn default_cost() -> u16 {
     10
 }
 
@@ -591,6 +603,6 @@ const fn yes() -> bool {
     true
 }
 
-const fn default_quota() -> u32 {
+pub(crate) const fn default_quota() -> u32 {
     10_000
 }

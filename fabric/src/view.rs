@@ -128,7 +128,6 @@ pub fn verify_endpoint(
 
 /// The part of [`verify_endpoint`] that time and policy can change under an endpoint that was verified
 /// once: no cryptography, cheap enough for every plan.
-#[cfg_attr(not(test), expect(dead_code, reason = "the planner asks it"))]
 pub(crate) fn still_stands(
     policy: &PolicyState,
     node: &NodeName,

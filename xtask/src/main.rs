@@ -1,1 +1,55 @@
-fn main() {}
+//! Checks and chores of the workspace.
+//!
+//! `cargo xtask verify` changes nothing and needs no network; it is what a change must pass before it
+//! is reviewed. `cargo xtask test` is the same and then every test.
+
+mod arrows;
+mod checks;
+mod tidy;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+Checks and chores of the workspace.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  verify   formatting, lints, dependency arrows, sizes, licenses, documentation
+  test     verify, then every test of the workspace
+  arrows   only the dependency arrows between the crates
+  tidy     only the sizes of files and functions, and a few habits
+
+Environment:
+  SELVEDGE_ADVISORIES=1     verify also asks the advisory database (needs network)
+  SELVEDGE_REQUIRE_DENY=1   verify fails, rather than tells, when cargo-deny is not installed
+  SELVEDGE_REQUIRE_KERNEL=1 tests that need root or kernel features fail, rather than tell, without them
+  SELVEDGE_FUZZ_SECONDS=N   how long each fuzz test runs";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+    let command = std::env::args().nth(1);
+    match command.as_deref() {
+        Some("verify") => checks::verify(root),
+        Some("test") => checks::verify(root).and_then(|()| checks::test(root)),
+        Some("arrows") => arrows::check(root),
+        Some("tidy") => tidy::check(root),
+        None | Some("help" | "-h" | "--help") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => bail!("unknown command {other:?}\n\n{USAGE}"),
+    }
+}

@@ -77,7 +77,7 @@ impl PolicyState {
     /// Gives what was done its revision and its place in the history.
     fn commit(&mut self, envelope: &Envelope, done: Done) -> Applied {
         if !done.changes.is_empty() {
-            self.revision += 1;
+            self.revision = self.revision.saturating_add(1);
             self.record(HistoryEntry {
                 revision: self.revision,
                 at_ms: self.clock_ms,

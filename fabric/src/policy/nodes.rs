@@ -3,6 +3,7 @@
 use super::{Admission, FabricParams, PolicyState, Removed, apply::Done};
 use crate::{
     UnixMs,
+    address::Ipv4Pool,
     command::{AdmissionState, Admit, ChangeAction, Limits, Refusal, Role, SealedSecret},
     id::{Name, NodeName},
 };
@@ -25,7 +26,8 @@ impl PolicyState {
         if first.role != Role::Processor {
             return refuse(format!("the first node of a fabric must be a processor, {} is none", first.node));
         }
-        let block = self.free_block(params.pool().map_err(Refusal::Lifecycle)?).map_err(Refusal::Limit)?;
+        let pool = Ipv4Pool::of(params).map_err(|e| Refusal::Lifecycle(e.to_string()))?;
+        let block = self.free_block(&pool)?;
         self.params = Some(params.clone());
         self.insert_node(first, block, now_ms);
         let what = format!("Fabric {}", params.name);
@@ -45,11 +47,11 @@ impl PolicyState {
                 Limits::NODES
             )));
         }
-        let pool = match &self.params {
-            Some(params) => params.pool().map_err(Refusal::Lifecycle)?,
-            None => return Err(Refusal::Lifecycle("the fabric is not initialised yet".to_owned())),
+        let Some(params) = &self.params else {
+            return Err(Refusal::Lifecycle("the fabric is not initialised yet".to_owned()));
         };
-        let block = self.free_block(pool).map_err(Refusal::Limit)?;
+        let pool = Ipv4Pool::of(params).map_err(|e| Refusal::Lifecycle(e.to_string()))?;
+        let block = self.free_block(&pool)?;
         self.use_join_token(token);
         self.insert_node(admit, block, now_ms);
         let summary = format!("{} {} admitted in {}", admit.role, admit.node, admit.zone);
@@ -173,7 +175,7 @@ impl PolicyState {
         self.sealed_issuer.remove(name);
         if let Some(gone) = self.nodes.remove(name) {
             // The removal is what the next revision says.
-            let revision = self.revision + 1;
+            let revision = self.revision.saturating_add(1);
             let removed = Removed { name: name.clone(), revision, block: Some(gone.block) };
             self.removed.insert(gone.key.node_id(), removed);
             self.forget_old_removals();
@@ -228,7 +230,6 @@ fn node(name: &NodeName) -> String {
 
 /// What cannot be mended later is checked before the fabric exists.
 fn check_params(params: &FabricParams) -> Result<(), String> {
-    params.pool()?;
     if params.ula_prefix[0] != 0xfd {
         return Err("the IPv6 prefix is no locally assigned ULA prefix (fd00::/8, RFC 4193)".to_owned());
     }

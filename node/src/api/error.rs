@@ -1,5 +1,7 @@
 //! Refusals: one stable code each, with its HTTP status and its exit code on the command line.
 
+use std::sync::Arc;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -349,7 +351,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // The middleware that knows the request id writes the body again with it.
-        response.extensions_mut().insert(self);
+        response.extensions_mut().insert(Arc::new(self));
         response
     }
 }

@@ -16,7 +16,8 @@ pub use fabric::{
     Status, ZoneHealth, ZoneState,
 };
 pub use intent::{
-    ApplyReply, Change, Description, HistoryItem, Manifest, Metadata, RollbackRequest, Straggler, WaitReply,
+    ApplyReply, Change, DeleteRequest, Description, HistoryItem, Manifest, ManifestFile, ManifestFiles,
+    Metadata, ObjectName, RollbackRequest, Straggler, WaitReply,
 };
 pub use query::{Answer, AssertReply, AssertResult, ExplainReply, Hop, ReachItem, ResolveReply};
 pub use token::{TokenCreated, TokenItem, TokenRequest};

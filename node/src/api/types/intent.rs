@@ -2,6 +2,7 @@
 
 use selvedge_fabric::{
     Revision, command,
+    manifest::API_VERSION,
     object::{Object, Spec},
     policy::HistoryEntry,
 };
@@ -10,9 +11,6 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::rfc3339;
-
-/// The `apiVersion` of every manifest.
-const API_VERSION: &str = "selvedge/v1";
 
 /// An object as people write it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -37,6 +35,24 @@ pub struct Metadata {
     /// The domain it lives in, if its kind has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+}
+
+/// Several files of manifests that are applied together.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFiles {
+    /// The files.
+    pub files: Vec<ManifestFile>,
+}
+
+/// A file of manifests.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFile {
+    /// Its name, for problems.
+    pub name: String,
+    /// What it holds, YAML or JSON.
+    pub text: String,
 }
 
 /// What an apply, a delete or a rollback did, or would do.
@@ -69,6 +85,33 @@ pub struct Change {
     /// The object after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Manifest>,
+}
+
+/// Asks for objects to be deleted, all or nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRequest {
+    /// Which.
+    pub objects: Vec<ObjectName>,
+    /// Refuse unless this is the present revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_revision: Option<Revision>,
+    /// Tell what would be deleted, write nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// A word on why, for the history.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Names an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectName {
+    /// The kind, in any case.
+    pub kind: String,
+    /// `name`, or `name@domain` for kinds that live in a domain.
+    pub name: String,
 }
 
 /// Asks for the objects of an earlier revision.

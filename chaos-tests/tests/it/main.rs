@@ -1,0 +1,11 @@
+//! The acceptance of a fabric of real processes. Each test brings a fabric up through `selvedge
+//! playground`; see the crate's documentation for the environment variables that make them stricter.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod certificates;
+mod cold_start;
+mod dns_tools;
+mod loss;
+mod playground;
+mod revocation;
+mod two_clouds;

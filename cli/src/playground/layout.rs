@@ -1,0 +1,183 @@
+//! Which nodes a playground has, where they keep their files and where they listen. Pure: nothing is
+//! made or bound here.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{bail, ensure};
+use selvedge_fabric::id::{Name, ZoneName};
+
+use super::ports::{MAX_NODES, PortBlock};
+
+/// Longest path of a Unix socket that every tool takes; the kernel's own limit is 107 bytes.
+const MAX_SOCKET_PATH_BYTES: usize = 99;
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Processor,
+    Workload,
+}
+
+impl Role {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Processor => "processor",
+            Self::Workload => "workload",
+        }
+    }
+
+    const fn letter(self) -> char {
+        match self {
+            Self::Processor => 'p',
+            Self::Workload => 'w',
+        }
+    }
+}
+
+/// How many of what are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) clouds: Vec<ZoneName>,
+    /// In each cloud.
+    pub(crate) processors: usize,
+    /// In each cloud.
+    pub(crate) workloads: usize,
+}
+
+/// A node to be: its name and place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeSlot {
+    pub(crate) name: Name,
+    pub(crate) zone: ZoneName,
+    pub(crate) role: Role,
+}
+
+/// A node to be, with its files and addresses.
+#[derive(Debug, Clone)]
+pub(crate) struct NodePlan {
+    pub(crate) slot: NodeSlot,
+    /// Holds everything of the node: `node.toml`, `log`, and the directory `data`.
+    pub(crate) dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) gossip: SocketAddr,
+    pub(crate) fabric: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) dns: SocketAddr,
+    pub(crate) workload_api: SocketAddr,
+}
+
+impl NodePlan {
+    pub(crate) fn name(&self) -> &str {
+        self.slot.name.as_str()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub(crate) fn join_token_file(&self) -> PathBuf {
+        self.dir.join("join.token")
+    }
+}
+
+impl Shape {
+    /// The nodes, the processors of all clouds first: the first one founds the fabric.
+    pub(crate) fn slots(&self) -> anyhow::Result<Vec<NodeSlot>> {
+        ensure!(!self.clouds.is_empty(), "a playground needs at least one cloud: --clouds aws,azr,gcp");
+        ensure!(self.processors > 0, "every cloud needs a processor: --processors 1 or more");
+        let count = self.clouds.len() * (self.processors + self.workloads);
+        ensure!(count <= MAX_NODES, "{count} nodes are more than the {MAX_NODES} of one playground");
+        let mut slots = Vec::new();
+        for (role, each) in [(Role::Processor, self.processors), (Role::Workload, self.workloads)] {
+            for number in 1..=each {
+                for zone in &self.clouds {
+                    let prefix = zone.to_string().replace('/', "-");
+                    let name = Name::new(&format!("{prefix}-{}{number}", role.letter()))?;
+                    slots.push(NodeSlot { name, zone: zone.clone(), role });
+                }
+            }
+        }
+        let names: BTreeSet<_> = slots.iter().map(|s| &s.name).collect();
+        if names.len() < slots.len() {
+            bail!("--clouds names a cloud twice");
+        }
+        Ok(slots)
+    }
+}
+
+/// Gives every node its files under `root` and its ports. Sockets lie beside the other files unless
+/// their path would be too long for a socket; then in `short_dir`.
+pub(crate) fn lay_out(
+    slots: Vec<NodeSlot>,
+    root: &Path,
+    short_dir: &Path,
+    ports: &PortBlock,
+) -> Vec<NodePlan> {
+    let place = |(index, slot): (usize, NodeSlot)| {
+        let dir = root.join(slot.name.as_str());
+        let beside = dir.join("api.sock");
+        let fits = beside.as_os_str().len() <= MAX_SOCKET_PATH_BYTES;
+        let socket = if fits { beside } else { short_dir.join(format!("{}.sock", slot.name)) };
+        NodePlan {
+            slot,
+            dir,
+            socket,
+            gossip: ports.node_port(index, 0),
+            fabric: ports.node_port(index, 1),
+            api: ports.node_port(index, 2),
+            dns: ports.node_port(index, 3),
+            workload_api: ports.node_port(index, 4),
+        }
+    };
+    slots.into_iter().enumerate().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(clouds: &[&str], processors: usize, workloads: usize) -> Shape {
+        let clouds = clouds.iter().map(|c| c.parse().expect("a zone")).collect();
+        Shape { clouds, processors, workloads }
+    }
+
+    #[test]
+    fn the_first_nodes_lie_in_different_clouds() {
+        let slots = shape(&["aws", "azr", "gcp"], 2, 1).slots().expect("slots");
+        let names: Vec<_> = slots.iter().map(|s| s.name.as_str()).collect();
+        let wanted =
+            ["aws-p1", "azr-p1", "gcp-p1", "aws-p2", "azr-p2", "gcp-p2", "aws-w1", "azr-w1", "gcp-w1"];
+        assert_eq!(names, wanted);
+    }
+
+    #[test]
+    fn senseless_shapes_are_refused() {
+        assert!(shape(&[], 2, 0).slots().is_err());
+        assert!(shape(&["aws"], 0, 1).slots().is_err());
+        assert!(shape(&["aws", "aws"], 1, 0).slots().is_err());
+        assert!(shape(&["aws", "azr"], MAX_NODES, 0).slots().is_err());
+    }
+
+    #[test]
+    fn long_directories_get_short_sockets() {
+        let slots = shape(&["aws"], 1, 0).slots().expect("slots");
+        let ports = PortBlock::claim(1, 0).expect("a block");
+        let short = Path::new("/tmp/s");
+        let near = lay_out(slots.clone(), Path::new("/tmp/d"), short, &ports);
+        assert_eq!(near[0].socket, Path::new("/tmp/d/aws-p1/api.sock"));
+        let far = lay_out(slots, Path::new(&format!("/tmp/{}", "d".repeat(90))), short, &ports);
+        assert_eq!(far[0].socket, Path::new("/tmp/s/aws-p1.sock"));
+    }
+}

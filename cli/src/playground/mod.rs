@@ -1,0 +1,222 @@
+//! `selvedge playground`: a whole fabric on one machine.
+//!
+//! Three clouds of real `selvedge node` processes, each with its own directory and ports, joined by seed
+//! list and token; the reference applications applied; for every service real HTTP servers on loopback
+//! addresses of their own. A playground drives its nodes by the same commands that people type, so what
+//! it shows is what they get.
+//!
+//! It leaves nothing behind: nodes cannot outlive it ([`process`]), its directory goes with it
+//! ([`home`]), and its ports are held by a lock that the kernel releases ([`ports`]). It mends nothing
+//! either: a node that dies stays dead, which is what drills are about.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use selvedge_fabric::id::ZoneName;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+mod bringup;
+mod catalog;
+mod check;
+mod config;
+pub(crate) mod driver;
+mod endpoint;
+mod fabric;
+mod home;
+mod layout;
+mod picture;
+mod placement;
+mod ports;
+mod process;
+pub(crate) mod progress;
+pub(crate) mod state;
+
+pub(crate) use picture::plain_table;
+
+use bringup::{Blueprint, Up, bring_up};
+use catalog::Catalog;
+use driver::Selvedge;
+use fabric::{Fabric, info_of};
+use home::Home;
+use layout::{Shape, lay_out};
+use ports::PortBlock;
+use progress::Progress;
+use state::State;
+
+/// Exit code when `--check` fails.
+pub(crate) const CHECK_FAILED: u8 = 5;
+
+/// Run a whole fabric on this machine.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  selvedge playground                          three clouds, until Ctrl-C
+  selvedge playground --check                  prove that it works, then exit
+  selvedge playground --clouds a,b,c,d --workloads 2
+  selvedge drill run cloud-loss --cloud aws    in another terminal")]
+pub(crate) struct PlaygroundArgs {
+    /// The clouds, as cloud or cloud/region
+    #[arg(long, value_delimiter = ',', default_value = "aws,azr,gcp")]
+    clouds: Vec<ZoneName>,
+    /// Processors in each cloud
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    processors: usize,
+    /// Workload nodes in each cloud
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workloads: usize,
+    /// Keep everything in this directory while running [default: a temporary one]
+    #[arg(long, value_name = "D")]
+    dir: Option<PathBuf>,
+    /// Apply these manifests in place of the two reference applications
+    #[arg(long, value_name = "F")]
+    graph: Vec<PathBuf>,
+    /// Prove that everything works, lose a cloud, and exit: 0 when all is well, 5 otherwise
+    #[arg(long)]
+    check: bool,
+    /// No real packets, even as root; so far no playground has any
+    #[arg(long)]
+    rootless: bool,
+    /// Append this TOML to the configuration of every node
+    #[arg(long, value_name = "F", hide_short_help = true)]
+    node_config: Option<PathBuf>,
+}
+
+/// Runs a playground until it is told to stop. `json` prints one JSON line when it is ready.
+pub(crate) async fn run(args: PlaygroundArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let mut stop = Stop::listen()?;
+    let mut ground = Ground::prepare(&args)?;
+    let outcome = tokio::select! {
+        outcome = ground.live(&args, json) => outcome,
+        () = stop.asked() => Ok(ExitCode::SUCCESS),
+    };
+    ground.close().await;
+    outcome
+}
+
+/// A playground with all that must be given back.
+struct Ground {
+    selvedge: Selvedge,
+    ports: PortBlock,
+    blueprint: Blueprint,
+    fabric: Fabric,
+    home: Home,
+}
+
+impl Ground {
+    /// Works out what is to be, and claims directory and ports. Starts nothing.
+    fn prepare(args: &PlaygroundArgs) -> anyhow::Result<Self> {
+        let shape =
+            Shape { clouds: args.clouds.clone(), processors: args.processors, workloads: args.workloads };
+        let slots = shape.slots()?;
+        let graphs = catalog::load(&args.graph)?;
+        let catalog = Catalog::of_graphs(&graphs)?;
+        let placed = placement::place(&catalog.services, &slots);
+        let extra_config = match &args.node_config {
+            Some(file) => std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read node configuration {}", file.display()))?,
+            None => String::new(),
+        };
+        let selvedge = Selvedge::this()?;
+        let ports = PortBlock::claim(slots.len(), placed.iter().map(|p| p.ports.len()).sum())?;
+        let names = slots.iter().map(|s| s.name.to_string()).collect();
+        let mut home = Home::claim(args.dir.as_deref(), names)?;
+        let short_dir = home.short_dir()?.to_owned();
+        let plans = lay_out(slots, home.root(), &short_dir, &ports);
+        let fabric = Fabric::new(selvedge.clone(), extra_config);
+        let ground =
+            Self { selvedge, ports, blueprint: Blueprint { plans, graphs, catalog, placed }, fabric, home };
+        // From now on a killed playground is recognized by its next one, which clears what it left.
+        ground.state(None).save()?;
+        Ok(ground)
+    }
+
+    /// What is to be told of the playground, ready or not.
+    fn state(&self, up: Option<&Up>) -> State {
+        let planned = || self.blueprint.plans.iter().map(|plan| info_of(plan, 0)).collect();
+        State {
+            ready: up.is_some(),
+            suffix: up.map(|up| up.suffix.clone()).unwrap_or_default(),
+            nodes: up.map_or_else(planned, |up| up.nodes.clone()),
+            contracts: self.blueprint.catalog.dns_names(),
+            dir: self.home.root().to_owned(),
+            pid: std::process::id(),
+        }
+    }
+
+    /// Brings it up, tells so, and then checks it or lets it run.
+    async fn live(&mut self, args: &PlaygroundArgs, json: bool) -> anyhow::Result<ExitCode> {
+        let progress = Progress::start();
+        let (blueprint, home, ports) = (&self.blueprint, &self.home, &self.ports);
+        let up = bring_up(blueprint, &mut self.fabric, &self.selvedge, home, ports, &progress).await?;
+        let took = progress.elapsed();
+        let state = self.state(Some(&up));
+        self.home.publish(&state)?;
+        if json {
+            emit(&serde_json::to_string(&state)?);
+        }
+        if args.check {
+            let report = check::prove(&self.selvedge, &state, &self.blueprint.catalog, &progress).await;
+            drop(progress);
+            emit(&if json { serde_json::to_string(&report)? } else { picture::report(&report) });
+            return Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(CHECK_FAILED) });
+        }
+        drop(progress);
+        if !json {
+            emit(&picture::ready(&state, &self.blueprint.placed, took));
+        }
+        self.tell_deaths().await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Says which nodes die, for ever.
+    async fn tell_deaths(&self) {
+        let mut ends = tokio::task::JoinSet::new();
+        for watch in self.fabric.watches() {
+            ends.spawn(watch.ended());
+        }
+        while let Some(end) = ends.join_next().await {
+            if let Ok((plan, how)) = end {
+                let _ =
+                    writeln!(io::stderr(), "node {} is dead ({how}), and its endpoints with it", plan.name());
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Ends every process and task, then removes every file.
+    async fn close(self) {
+        let Self { fabric, home, .. } = self;
+        fabric.shutdown().await;
+        // Only now: a node that still ran could write into its directory while it is removed.
+        drop(home);
+    }
+}
+
+/// Prints to standard output; a reader that has gone is no error.
+pub(crate) fn emit(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// The signals that end a playground.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen for signals");
+        // SIGHUP: the terminal was closed.
+        Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
+    }
+
+    async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Elections with a pre-vote (Ongaro's thesis, section 9.6).
+//!
+//! openraft 0.9 has no pre-vote: a voter that was cut off raises its term again and again, and deposes a
+//! healthy leader when it returns. So openraft's own elections are off. A voter that heard no leader
+//! for a random time first asks whether it *would* be elected; the others say yes only if its log is
+//! at least as new as theirs and they have not heard a leader themselves. Asking changes nothing
+//! anywhere, so a voter that is cut off never raises its term.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::Core,
+    timers::Timers,
+    types::LogIndex,
+    wire::{Answer, Ask},
+};
+
+/// How often the countdown is looked at.
+const TICK: Duration = Duration::from_millis(25);
+
+/// Whether to promise a vote to one whose newest log entry is `theirs`.
+pub(crate) fn would_vote(
+    mine: Option<LogIndex>,
+    theirs: Option<LogIndex>,
+    leader_silence: Duration,
+    timers: &Timers,
+) -> bool {
+    theirs >= mine && leader_silence >= timers.election
+}
+
+/// Whether `granted` is a majority of every configuration (two, while membership changes).
+pub(crate) fn is_majority(configurations: &[BTreeSet<u64>], granted: &BTreeSet<u64>) -> bool {
+    !configurations.is_empty()
+        && configurations.iter().all(|voters| voters.intersection(granted).count() * 2 > voters.len())
+}
+
+/// The random time until this voter asks for an election.
+struct Countdown {
+    random: StdRng,
+    attempt: Instant,
+    /// Between 1 and 2, times the election timeout.
+    factor: f64,
+}
+
+impl Countdown {
+    fn new(seed: u64, now: Instant) -> Self {
+        let mut countdown = Self { random: StdRng::seed_from_u64(seed), attempt: now, factor: 1.0 };
+        countdown.restart(now);
+        countdown
+    }
+
+    fn restart(&mut self, now: Instant) {
+        self.attempt = now;
+        self.factor = self.random.random_range(1.0..2.0);
+    }
+
+    fn is_over(&self, now: Instant, leader_silence: Duration, timers: &Timers) -> bool {
+        let wait = timers.election.mul_f64(self.factor);
+        leader_silence >= wait && now.duration_since(self.attempt) >= wait
+    }
+}
+
+/// Runs until `stop`.
+pub(crate) async fn run(core: Arc<Core>, seed: u64, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut countdown = Countdown::new(seed, Instant::now());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let voters = core.voters();
+        if core.leads() || !voters.contains_key(&core.id) {
+            continue;
+        }
+        let timers = core.link.timers();
+        let alone = voters.len() == 1;
+        if alone || countdown.is_over(Instant::now(), core.leader_silence(), &timers) {
+            campaign(&core, &timers).await;
+            countdown.restart(Instant::now());
+        }
+        if alone {
+            // Becoming leader takes a sync of the vote; asking again meanwhile only raises the term.
+            tokio::time::sleep(timers.heartbeat).await;
+        }
+    }
+}
+
+/// Asks all voters, and starts an election if a majority would vote for this node.
+async fn campaign(core: &Core, timers: &Timers) {
+    let last = match core.store.last_log_id() {
+        Ok(last) => last,
+        Err(error) => {
+            tracing::error!(%error, "cannot read the log, so this voter does not stand for election");
+            return;
+        }
+    };
+    let configurations = core.metrics().membership_config.membership().get_joint_config().clone();
+    let mut granted = BTreeSet::from([core.id]);
+    let voters = core.voters();
+    let asks = voters.iter().filter(|(id, _)| **id != core.id).map(|(id, member)| async move {
+        let answer =
+            core.link.call(Some(*id), &member.name, Ask::PreVote { last }, Some(timers.election)).await;
+        matches!(answer, Ok(Answer::PreVote { granted: true })).then_some(*id)
+    });
+    let mut answers: FuturesUnordered<_> = asks.collect();
+    while !is_majority(&configurations, &granted) {
+        match answers.next().await {
+            Some(voter) => granted.extend(voter),
+            None => return,
+        }
+    }
+    if core.leader_silence() < timers.election && voters.len() > 1 {
+        return;
+    }
+    tracing::info!(voters = granted.len(), "a majority would vote for this node: standing for election");
+    if let Err(error) = core.raft.trigger().elect().await {
+        tracing::error!(%error, "the replica has stopped");
+    }
+}
+
+/// Keeps followers from asking: sends heartbeats while this node leads, and measures.
+pub(crate) async fn heartbeats(core: Arc<Core>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(core.link.timers().heartbeat) => {}
+        }
+        if !core.leads() {
+            core.link.set_quorum(false);
+            continue;
+        }
+        let others = core.voters().into_keys().filter(|id| *id != core.id);
+        core.link.set_rtt(core.link.contacts.rtt(others));
+        core.link.set_quorum(core.quorum_is_fresh());
+        if core.raft.trigger().heartbeat().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, LogId};
+
+    use super::*;
+
+    fn at(term: u64, index: u64) -> Option<LogIndex> {
+        Some(LogId::new(CommittedLeaderId::new(term, 1), index))
+    }
+
+    #[test]
+    fn a_vote_is_promised_to_newer_logs_when_no_leader_is_heard() {
+        let timers = Timers::default();
+        let silent = timers.election;
+        assert!(would_vote(at(2, 5), at(2, 5), silent, &timers));
+        assert!(would_vote(at(2, 5), at(3, 1), silent, &timers));
+        assert!(would_vote(None, None, silent, &timers));
+        assert!(!would_vote(at(2, 5), at(2, 4), silent, &timers), "an older log");
+        assert!(!would_vote(at(2, 5), None, silent, &timers), "an empty log");
+        assert!(!would_vote(at(2, 5), at(9, 9), silent / 2, &timers), "a leader lives");
+    }
+
+    #[test]
+    fn a_joint_configuration_needs_both_majorities() {
+        let both = [BTreeSet::from([1, 2, 3]), BTreeSet::from([3, 4, 5])];
+        assert!(!is_majority(&both, &BTreeSet::from([1, 2, 3])));
+        assert!(is_majority(&both, &BTreeSet::from([1, 3, 4])));
+        assert!(!is_majority(&[], &BTreeSet::from([1])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_countdown_waits_at_least_one_election_timeout() {
+        let timers = Timers::default();
+        let start = Instant::now();
+        let countdown = Countdown::new(7, start);
+        assert!(!countdown.is_over(start + timers.election / 2, timers.election * 9, &timers));
+        assert!(countdown.is_over(start + timers.election * 2, timers.election * 2, &timers));
+        assert!(!countdown.is_over(start + timers.election * 2, Duration::ZERO, &timers));
+    }
+}

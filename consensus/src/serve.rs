@@ -1,0 +1,136 @@
+//! Answers to the requests of other replicas.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::{
+    Vote,
+    error::{Fatal, RaftError},
+    raft::AppendEntriesResponse,
+};
+use selvedge_fabric::{event::Severity, id::NodeName};
+use tokio::time::Instant;
+
+use crate::{
+    batch,
+    contacts::LeaderWord,
+    core::Core,
+    election, propose,
+    wire::{self, Answer, Ask, Proposed, Request, WireError},
+};
+
+/// Longest time a forwarded request may ask for.
+const MAX_WITHIN: Duration = Duration::from_secs(30);
+
+/// Answers one encoded request of the node `from`, whose id its certificate proved.
+pub(crate) async fn serve(
+    core: &Arc<Core>,
+    from: u64,
+    name: &NodeName,
+    body: &[u8],
+) -> Result<Vec<u8>, WireError> {
+    let request: Request = wire::decode(body)?;
+    wire::encode(&answer(core, from, name, request).await)
+}
+
+async fn answer(core: &Arc<Core>, from: u64, name: &NodeName, request: Request) -> Answer {
+    let epoch = core.link.epoch();
+    if request.epoch != epoch {
+        let message = format!(
+            "{name} is at fence epoch {}, this node at {epoch}: the one with the lower epoch was left out of a \
+             recovery and must not take part",
+            request.epoch
+        );
+        core.events.emit(Severity::Security, "raft-fenced", name.as_str(), message);
+        return Answer::Fenced { epoch };
+    }
+    core.link.contacts.heard(from, None);
+    if let Some(leader) = spoken_as_leader(&request.ask)
+        && leader.leader_id().voted_for() != Some(from)
+    {
+        let message = format!("{name} sent entries in the name of another leader");
+        core.events.emit(Severity::Security, "raft-impostor", name.as_str(), message);
+        return Answer::Stopped { why: "you are not the leader you claim to be".to_owned() };
+    }
+    let word = LeaderWord {
+        id: from,
+        at: Instant::now(),
+        quorum: request.quorum,
+        rtt: Duration::from_micros(request.rtt_us.into()),
+    };
+    handle(core, word, request.ask).await.unwrap_or_else(|fatal| Answer::Stopped { why: fatal.to_string() })
+}
+
+/// The vote under which a leader speaks, for requests that only a leader sends.
+fn spoken_as_leader(ask: &Ask) -> Option<Vote<u64>> {
+    match ask {
+        Ask::Append(append) => Some(append.vote),
+        Ask::Snapshot(chunk) => Some(chunk.vote),
+        Ask::Vote(request) => Some(request.vote),
+        Ask::PreVote { .. } | Ask::Leader | Ask::Propose { .. } | Ask::ReadIndex { .. } => None,
+    }
+}
+
+async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, Fatal<u64>> {
+    match ask {
+        Ask::Append(append) => {
+            note_leader(core, word, &append.vote);
+            let response = core.raft.append_entries(append).await.map_err(fatal)?;
+            if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                note(core, LeaderWord { at: Instant::now(), ..word });
+            }
+            Ok(Answer::Append(response))
+        }
+        Ask::Snapshot(chunk) => {
+            note_leader(core, word, &chunk.vote);
+            match core.raft.install_snapshot(chunk).await {
+                Ok(response) => Ok(Answer::Snapshot(Ok(response))),
+                Err(RaftError::APIError(error)) => Ok(Answer::Snapshot(Err(error))),
+                Err(RaftError::Fatal(error)) => Err(error),
+            }
+        }
+        Ask::Vote(request) => Ok(Answer::Vote(core.raft.vote(request).await.map_err(fatal)?)),
+        Ask::PreVote { last } => Ok(Answer::PreVote { granted: would_vote(core, last) }),
+        Ask::Leader => Ok(Answer::Leader(core.leader_hint())),
+        Ask::Propose { proposal, within_ms } => {
+            Ok(Answer::Propose(propose(core, &proposal, within_ms).await))
+        }
+        Ask::ReadIndex { within_ms } => {
+            let within = Duration::from_millis(within_ms).min(MAX_WITHIN);
+            Ok(Answer::ReadIndex(propose::read_index(core, within).await))
+        }
+    }
+}
+
+fn fatal(error: RaftError<u64>) -> Fatal<u64> {
+    match error {
+        RaftError::Fatal(fatal) => fatal,
+        RaftError::APIError(never) => match never {},
+    }
+}
+
+/// Notes a leader before its entries are on disk: a slow disk must not look like a dead leader.
+fn note_leader(core: &Core, word: LeaderWord, vote: &Vote<u64>) {
+    if *vote >= core.raft.metrics().borrow().vote {
+        note(core, word);
+    }
+}
+
+fn note(core: &Core, word: LeaderWord) {
+    core.link.contacts.led_by(word);
+    core.link.set_rtt(word.rtt);
+}
+
+fn would_vote(core: &Core, theirs: Option<crate::types::LogIndex>) -> bool {
+    let Ok(mine) = core.store.last_log_id() else { return false };
+    election::would_vote(mine, theirs, core.leader_silence(), &core.link.timers())
+}
+
+async fn propose(core: &Arc<Core>, proposal: &[u8], within_ms: u64) -> Proposed {
+    match serde_json::from_slice(proposal) {
+        Ok(proposal) => batch::submit(core, proposal, Duration::from_millis(within_ms).min(MAX_WITHIN)).await,
+        Err(error) => Proposed::Rejected(format!(
+            "the leader {} cannot read the command ({error}): upgrade the older node",
+            core.me
+        )),
+    }
+}

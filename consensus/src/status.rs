@@ -1,0 +1,181 @@
+//! What a replica says of the quorum: leader, voters, and what their placement survives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use selvedge_fabric::{
+    Epoch,
+    event::Severity,
+    id::{NodeName, ZoneName},
+    key::NodeId,
+    view::Liveness,
+};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::{Core, member_name},
+    survival::{self, Seat},
+    types::Member,
+};
+
+/// How often the status is looked at when nothing announces a change.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Pause after each look, however often the metrics change: a busy leader changes them with every entry.
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A snapshot of the quorum as one replica sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct QuorumStatus {
+    /// The leader, if one was heard lately.
+    pub leader: Option<NodeName>,
+    /// Its term.
+    pub term: u64,
+    /// The voters, by name.
+    pub voters: Vec<Replicant>,
+    /// The other replicas, by name.
+    pub learners: Vec<Replicant>,
+    /// Index of the newest log entry here.
+    pub last_index: u64,
+    /// Index of the newest entry applied here.
+    pub applied_index: u64,
+    /// What the present placement survives, for instance `any one of aws, azr, gcp`.
+    pub survives: Vec<String>,
+    /// What is wrong with the placement or with this replica.
+    pub warning: Option<String>,
+    /// The fence epoch.
+    pub fence_epoch: Epoch,
+    /// Whether writes can be accepted now.
+    pub quorum: bool,
+    /// How many milliseconds ago the leader was last heard here; for a leader, its quorum.
+    pub staleness_ms: u64,
+}
+
+/// A member of the quorum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replicant {
+    /// Its name.
+    pub name: NodeName,
+    /// Its zone; none while the policy does not know the node.
+    pub zone: Option<ZoneName>,
+    /// Whether it lives, as far as this node knows.
+    pub live: bool,
+}
+
+/// The status now.
+pub(crate) fn of(core: &Core) -> QuorumStatus {
+    let metrics = core.metrics();
+    let voter_ids: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+    let members: BTreeMap<u64, Member> =
+        metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect();
+    let replicant = |(id, member): (&u64, &Member)| Replicant {
+        name: member.name.clone(),
+        zone: core.policy.borrow().nodes.get(&member.name).map(|admission| admission.zone.clone()),
+        live: core.lives(*id),
+    };
+    let by_name = |mut all: Vec<Replicant>| {
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    };
+    let (voters, learners): (Vec<_>, Vec<_>) = members.iter().partition(|(id, _)| voter_ids.contains(id));
+    let voters = by_name(voters.into_iter().map(replicant).collect());
+    let learners = by_name(learners.into_iter().map(replicant).collect());
+    let seats: Vec<Seat> = voters
+        .iter()
+        .map(|v| Seat {
+            name: v.name.clone(),
+            cloud: v.zone.as_ref().map(|z| z.cloud().clone()),
+            live: v.live,
+        })
+        .collect();
+    let silence = core.leader_silence();
+    let word = core.link.contacts.leader();
+    let heard = silence <= core.link.timers().election_max();
+    let leader = match core.leads() {
+        true => heard.then(|| core.me.clone()),
+        false => word.filter(|_| heard).and_then(|word| member_name(&metrics, word.id)),
+    };
+    let quorum = if core.leads() { core.quorum_is_fresh() } else { heard && word.is_some_and(|w| w.quorum) };
+    let stopped = core.stopped().map(|why| {
+        format!("this replica has stopped and acknowledges nothing more ({why}): check its disk, then restart the node")
+    });
+    QuorumStatus {
+        leader,
+        term: metrics.current_term,
+        survives: survival::survives(&seats),
+        warning: stopped.or_else(|| survival::warning(&seats)),
+        voters,
+        learners,
+        last_index: metrics.last_log_index.unwrap_or(0),
+        applied_index: metrics.last_applied.map_or(0, |id| id.index),
+        fence_epoch: core.link.epoch(),
+        quorum,
+        staleness_ms: crate::wire::millis(silence),
+    }
+}
+
+impl Core {
+    /// Whether a member lives: what failure detection says, or else whether it was heard lately.
+    pub(crate) fn lives(&self, id: u64) -> bool {
+        if id == self.id {
+            return true;
+        }
+        let recent = self.link.contacts.silence(id).is_some_and(|s| s <= self.link.timers().election_max());
+        match self.liveness.borrow().get(&NodeId(id)).map(|peer| peer.liveness) {
+            Some(Liveness::Alive) => true,
+            Some(Liveness::Down | Liveness::Left) => false,
+            Some(Liveness::Suspect | Liveness::Unknown) | None => recent,
+        }
+    }
+}
+
+/// Publishes the status and tells of changes of the leader, until `stop`.
+pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus>>, stop: CancellationToken) {
+    let mut metrics = core.raft.metrics();
+    let mut was_stopped = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+            changed = metrics.changed(), if !was_stopped => was_stopped = changed.is_err(),
+        }
+        let now = of(&core);
+        let before = Arc::clone(&publish.borrow());
+        tell(&core, &before, &now);
+        // Staleness grows all the time; by itself it is no news.
+        let news = QuorumStatus { staleness_ms: before.staleness_ms, ..now.clone() } != *before;
+        publish.send_if_modified(|status| {
+            *status = Arc::new(now);
+            news
+        });
+        tokio::time::sleep(MIN_INTERVAL).await;
+    }
+}
+
+fn tell(core: &Core, before: &QuorumStatus, now: &QuorumStatus) {
+    if let Some(leader) = &now.leader
+        && (before.leader.as_ref() != Some(leader) || before.term != now.term)
+    {
+        let message = format!("{leader} leads since term {}", now.term);
+        core.events.emit(Severity::Info, "leader-changed", leader.as_str(), message);
+    }
+    if before.quorum && !now.quorum {
+        let names: Vec<_> = core.missing_voters().iter().map(ToString::to_string).collect();
+        let message = format!(
+            "no quorum: changes of intent are refused until enough voters answer again ({}); traffic, DNS and \
+             endpoints go on",
+            names.join(", ")
+        );
+        core.events.emit(Severity::Warning, "quorum-lost", core.me.as_str(), message);
+    }
+    if let (None, Some(why)) = (&before.warning, &now.warning)
+        && core.stopped().is_some()
+    {
+        core.events.emit(Severity::Warning, "replica-stopped", core.me.as_str(), why.clone());
+    }
+}

@@ -1,1 +1,0 @@
-//! plan(policy, view, now) -> Plan.

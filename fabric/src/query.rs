@@ -1,1 +1,0 @@
-//! Questions on the model: explain, reach, assert.

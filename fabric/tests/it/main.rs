@@ -1,0 +1,9 @@
+//! Tests of the core against its public API.
+
+mod hostile;
+mod manifests;
+mod nodes;
+mod objects;
+mod properties;
+mod samples;
+mod support;

@@ -1,0 +1,71 @@
+//! The fabric and its nodes.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+};
+use selvedge_fabric::id::Name;
+
+use super::{By, Ctx, Problem, Reply};
+use crate::api::{
+    error::ApiError,
+    types::{ApplyReply, Me, Member, NodeStateRequest, QuorumReport, Status},
+};
+
+/// This node, and the caller as it sees them.
+#[utoipa::path(get, path = "/v1/self", tag = "fabric",
+    responses((status = 200, description = "This node", body = Me), Problem))]
+pub(in crate::api) async fn me(State(app): Ctx, Extension(caller): By) -> Reply<Me> {
+    app.backend.me(&caller).await.map(Json)
+}
+
+/// Health of fabric and node.
+#[utoipa::path(get, path = "/v1/status", tag = "fabric",
+    responses((status = 200, description = "Health", body = Status), Problem))]
+pub(in crate::api) async fn status(State(app): Ctx) -> Reply<Status> {
+    app.backend.status().await.map(Json)
+}
+
+/// Members as this node sees them.
+#[utoipa::path(get, path = "/v1/members", tag = "fabric",
+    responses((status = 200, description = "Members", body = Vec<Member>), Problem))]
+pub(in crate::api) async fn members(State(app): Ctx) -> Reply<Vec<Member>> {
+    app.backend.members().await.map(Json)
+}
+
+/// Leader, voters, and what the placement survives.
+#[utoipa::path(get, path = "/v1/quorum", tag = "fabric",
+    responses((status = 200, description = "Quorum", body = QuorumReport), Problem))]
+pub(in crate::api) async fn quorum(State(app): Ctx) -> Reply<QuorumReport> {
+    app.backend.quorum_status().await.map(Json)
+}
+
+/// Drains a node, ends a drain, or revokes it.
+#[utoipa::path(put, path = "/v1/nodes/{name}/state", tag = "fabric",
+    params(("name" = String, Path)), request_body = NodeStateRequest,
+    responses((status = 200, description = "Done", body = ApplyReply), Problem))]
+pub(in crate::api) async fn set_state(
+    State(app): Ctx,
+    Extension(caller): By,
+    Path(name): Path<String>,
+    Json(request): Json<NodeStateRequest>,
+) -> Reply<ApplyReply> {
+    caller.require_admin("change nodes")?;
+    app.backend.set_node_state(&caller, &node(&name)?, request.state).await.map(Json)
+}
+
+/// Takes a node out for good.
+#[utoipa::path(delete, path = "/v1/nodes/{name}", tag = "fabric", params(("name" = String, Path)),
+    responses((status = 200, description = "Done", body = ApplyReply), Problem))]
+pub(in crate::api) async fn remove(
+    State(app): Ctx,
+    Extension(caller): By,
+    Path(name): Path<String>,
+) -> Reply<ApplyReply> {
+    caller.require_admin("remove nodes")?;
+    app.backend.remove_node(&caller, &node(&name)?).await.map(Json)
+}
+
+fn node(text: &str) -> Result<Name, ApiError> {
+    Name::new(text).map_err(|e| ApiError::bad_request(format!("node: {e}")))
+}

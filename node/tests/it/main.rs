@@ -1,0 +1,4 @@
+//! Integration tests of the node: one binary, so that they link once.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod api;
