@@ -22,7 +22,8 @@ const CHECKS: [Check; 6] = [
     ("arrows", arrows::check),
     ("sizes and habits", tidy::check),
     ("lints", |root| {
-        cargo(root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
+        let all = ["clippy", "--workspace", "--all-targets", "--locked", "--keep-going"];
+        cargo(root, &[&all[..], &["--", "-D", "warnings"]].concat(), &[])
     }),
     ("licenses and sources", deny),
     ("documentation", |root| {

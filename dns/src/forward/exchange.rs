@@ -8,7 +8,8 @@ use std::{
 
 use hickory_proto::{
     ProtoError,
-    op::{Edns, Message, MessageType, OpCode},
+    op::{Edns, Header, Message, MessageType, OpCode},
+    serialize::binary::{BinDecodable, BinDecoder},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +23,8 @@ use crate::wire::MAX_UDP_PAYLOAD_BYTES;
 const UDP_TIMEOUT: Duration = Duration::from_millis(1000);
 /// How long it has over TCP, connecting included.
 const TCP_TIMEOUT: Duration = Duration::from_millis(2000);
+/// Largest packet taken over UDP, in bytes: some upstreams send more than they are told to.
+const MAX_REPLY_BYTES: usize = 4096;
 /// Most packets looked at that are no answer to the question: forgers send many.
 const MAX_STRAYS: usize = 32;
 
@@ -42,11 +45,10 @@ pub(crate) enum ExchangeError {
 pub(crate) async fn ask(upstream: SocketAddr, query: &Message) -> Result<Message, ExchangeError> {
     let question = question_to_upstream(query);
     let bytes = question.to_vec()?;
-    let reply = timeout(UDP_TIMEOUT, udp(upstream, &question, &bytes)).await??;
-    if reply.metadata.truncation {
-        return timeout(TCP_TIMEOUT, tcp(upstream, &question, &bytes)).await?;
+    match timeout(UDP_TIMEOUT, udp(upstream, &question, &bytes)).await?? {
+        Some(reply) => Ok(reply),
+        None => timeout(TCP_TIMEOUT, tcp(upstream, &question, &bytes)).await?,
     }
-    Ok(reply)
 }
 
 /// The same question under an id of our own. The asker's EDNS options stay here: they may tell who asks.
@@ -62,7 +64,12 @@ fn question_to_upstream(query: &Message) -> Message {
     question
 }
 
-async fn udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Result<Message, ExchangeError> {
+/// The reply over UDP; `None` when it was cut.
+async fn udp(
+    upstream: SocketAddr,
+    question: &Message,
+    bytes: &[u8],
+) -> Result<Option<Message>, ExchangeError> {
     let any: IpAddr = match upstream {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -70,11 +77,15 @@ async fn udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Result<M
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(upstream).await?;
     socket.send(bytes).await?;
-    let mut packet = [0; MAX_UDP_PAYLOAD_BYTES as usize];
+    let mut packet = [0; MAX_REPLY_BYTES];
     for _ in 0..MAX_STRAYS {
         let len = socket.recv(&mut packet).await?;
-        if let Some(reply) = accept(question, &packet[..len]) {
-            return Ok(reply);
+        let packet = &packet[..len];
+        if is_cut(question, packet) {
+            return Ok(None);
+        }
+        if let Some(reply) = accept(question, packet) {
+            return Ok(Some(reply));
         }
     }
     Err(ExchangeError::Strays)
@@ -88,6 +99,16 @@ async fn tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> Result<M
     let mut packet = vec![0; usize::from(len)];
     stream.read_exact(&mut packet).await?;
     accept(question, &packet).ok_or(ExchangeError::Strays)
+}
+
+/// Whether `packet` is a cut reply. Only its header is read: some servers cut in the midst of a record.
+/// A forger could so make us ask over TCP, where it can do less.
+fn is_cut(question: &Message, packet: &[u8]) -> bool {
+    Header::read(&mut BinDecoder::new(packet)).is_ok_and(|Header { metadata, .. }| {
+        metadata.id == question.metadata.id
+            && metadata.message_type == MessageType::Response
+            && metadata.truncation
+    })
 }
 
 /// The reply in `packet`, when it is one to `question`.

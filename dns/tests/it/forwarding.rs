@@ -28,7 +28,8 @@ use crate::{
 
 const BIG_RECORDS: usize = 40;
 
-/// Answers a few names under `example.`; `silent` is never answered, `forged` first by a forger.
+/// Answers a few names under `example.`; `silent` is never answered, `forged` first by a forger; `big` and
+/// `torn` are cut over UDP.
 struct Upstream {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -48,8 +49,13 @@ impl Upstream {
             loop {
                 let (len, source) = udp.recv_from(&mut packet).await.unwrap();
                 count.fetch_add(1, Relaxed);
-                for reply in udp_replies(&Message::from_vec(&packet[..len]).unwrap()) {
-                    udp.send_to(&reply.to_vec().unwrap(), source).await.unwrap();
+                let query = Message::from_vec(&packet[..len]).unwrap();
+                for reply in udp_replies(&query) {
+                    let mut bytes = reply.to_vec().unwrap();
+                    if first_label(&query) == "torn" {
+                        bytes.truncate(bytes.len() - 7);
+                    }
+                    udp.send_to(&bytes, source).await.unwrap();
                 }
             }
         });
@@ -76,6 +82,11 @@ fn udp_replies(query: &Message) -> Vec<Message> {
     match first_label(query).as_str() {
         "silent" => vec![],
         "big" => vec![reply(query).truncate()],
+        "torn" => {
+            let mut torn = reply(query);
+            torn.metadata.truncation = true;
+            vec![torn]
+        }
         "forged" => {
             let mut wrong_id = reply(query);
             wrong_id.metadata.id ^= 1;
@@ -165,6 +176,8 @@ async fn a_cut_answer_is_fetched_over_tcp_and_cut_again_for_the_asker() {
     let cut = site.udp(&query).await;
     assert!(cut.metadata.truncation && !cut.answers.is_empty());
     assert_eq!(site.tcp(&query).await.answers.len(), BIG_RECORDS);
+    // Cut in the midst of a record, so that it cannot be decoded.
+    assert_eq!(answers(&site.ask("torn.example.", RecordType::A).await), ["A 192.0.2.1"]);
     site.dns.shutdown().await;
 }
 

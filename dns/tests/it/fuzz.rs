@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use proptest::{
     prelude::*,
-    strategy::ValueTree,
     test_runner::{Config, TestRunner},
 };
 use selvedge_dns::{
@@ -22,16 +21,18 @@ fn budget() -> Duration {
     Duration::from_secs(seconds.unwrap_or(2))
 }
 
-/// Draws values until the time is over, at least once.
-fn for_a_while<S: Strategy>(strategy: &S, mut check: impl FnMut(S::Value))
-where
-    S::Value: Clone + std::fmt::Debug,
-{
-    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
+/// Checks drawn values until the time is over, some at least; a failing one is shrunk and shown.
+fn for_a_while<S: Strategy>(strategy: &S, check: impl Fn(S::Value)) {
     let end = Instant::now() + budget();
     loop {
-        let value = strategy.new_tree(&mut runner).unwrap().current();
-        check(value);
+        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
+        let round = runner.run(strategy, |value| {
+            check(value);
+            Ok(())
+        });
+        if let Err(failure) = round {
+            panic!("{failure}");
+        }
         if Instant::now() >= end {
             return;
         }
