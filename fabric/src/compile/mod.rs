@@ -32,6 +32,9 @@ mod flatten;
 pub(crate) mod graph;
 mod guardrails;
 
+#[cfg(test)]
+mod tests;
+
 /// Most port ranges of all contract edges together. Beyond, further contracts are left out, which is
 /// safe, and reported: a thousand services that are all each other's peers make as many.
 pub const MAX_CONTRACT_SEGMENTS: usize = 2_000_000;
