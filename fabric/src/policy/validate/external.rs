@@ -36,7 +36,9 @@ impl Check<'_> {
 fn check_address(text: &str) -> Result<(), String> {
     if let Some((address, len)) = text.split_once('/') {
         let address: IpAddr = address.parse().map_err(|_| "does not start with an address".to_owned())?;
-        let len: u8 = len.parse().map_err(|_| "has a malformed prefix length".to_owned())?;
+        // Rust's own parser also takes a sign and leading zeros.
+        let number = len.parse::<u8>().ok().filter(|n| n.to_string() == len);
+        let len = number.ok_or_else(|| "has a malformed prefix length".to_owned())?;
         let (bits, width) = match address {
             IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
             IpAddr::V6(v6) => (u128::from(v6), 128),
@@ -86,6 +88,7 @@ mod tests {
             "192.0.2.1/24",
             "10.0.0.300",
             "192.0.2.0/33",
+            "192.0.2.0/+24",
             "x/8",
             "a..b",
             "Example.org",
