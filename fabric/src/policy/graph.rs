@@ -46,6 +46,14 @@ impl<'a> Graph<'a> {
         rest.map(|(key, _)| *key).take_while(move |key| key.kind == kind)
     }
 
+    /// The keys of one kind within a domain.
+    pub(super) fn keys_in(&self, kind: Kind, domain: &Name) -> impl Iterator<Item = &'a ObjectKey> + '_ {
+        let home = Some(domain.clone());
+        let first = ObjectKey { kind, domain: home.clone(), name: String::new() };
+        let rest = self.objects.range::<ObjectKey, _>(&first..);
+        rest.map(|(key, _)| *key).take_while(move |key| key.kind == kind && key.domain == home)
+    }
+
     pub(super) fn contract(&self, contract: &ContractRef) -> Option<&'a ContractSpec> {
         match self.get(&contract_key(contract))? {
             Spec::Contract(spec) => Some(spec),

@@ -6,4 +6,5 @@ mod nodes;
 mod objects;
 mod properties;
 mod samples;
+mod snapshots;
 mod support;

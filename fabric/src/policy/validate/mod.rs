@@ -162,12 +162,6 @@ impl Check<'_> {
             }
         }
     }
-
-    /// How many objects of a kind this domain holds.
-    fn count_in(&self, kind: Kind, domain: &str) -> usize {
-        let inside = |key: &&ObjectKey| key.domain.as_ref().is_some_and(|d| d.as_str() == domain);
-        self.graph.keys(kind).filter(inside).count()
-    }
 }
 
 /// The key of an object that a reference of `kind` names.

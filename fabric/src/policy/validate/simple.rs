@@ -42,13 +42,13 @@ impl Check<'_> {
         if domain.max_policy_age.is_some_and(|age_ms| age_ms == 0 || age_ms > MAX_DURATION_MS) {
             self.problem("spec.maxPolicyAge", "must be longer than nothing and at most 100 years");
         }
-        let Some(quotas) = domain.quotas else { return };
+        let (Some(quotas), Ok(name)) = (domain.quotas, Name::new(&self.key.name)) else { return };
         let limits = [
             (Kind::Contract, "spec.quotas.contracts", quotas.contracts),
             (Kind::Service, "spec.quotas.services", quotas.services),
         ];
         for (kind, field, most) in limits {
-            let count = self.count_in(kind, &self.key.name);
+            let count = self.graph.keys_in(kind, &name).count();
             if count > most as usize {
                 let plural = format!("{kind}s").to_lowercase();
                 let message = format!("the domain would hold {count} {plural}; its quota is {most}");
