@@ -140,26 +140,30 @@ impl VerdictTables {
     /// the ranges are refused.
     #[must_use]
     pub fn effective(&self, source: Identity, destination: Identity, class: Class) -> Vec<Range> {
-        let (Some(from), Some(to)) = (self.groups(source), self.groups(destination)) else {
-            return Vec::new();
-        };
-        let guardrail = self.guardrail(&EdgeKey::new(from.source, to.destination, class));
-        let contract = self.contract(&EdgeKey::new(source.0, destination.0, class));
-        match (guardrail, contract) {
-            (None, None) => Vec::new(),
-            (Some(only), None) | (None, Some(only)) => only.to_vec(),
-            (Some(first), Some(second)) => flatten::overlay(first, second),
+        match self.layers(source, destination, class) {
+            (&[], only) | (only, &[]) => only.to_vec(),
+            (first, second) => flatten::overlay(first, second),
         }
     }
 
     /// Whether a flow between two services may be opened on at least one of these ports.
     #[must_use]
     pub fn allows_some(&self, source: Identity, destination: Identity, ports: PortRange) -> bool {
-        graph::classes(ports.protocol).iter().any(|class| {
-            self.effective(source, destination, *class)
-                .iter()
-                .any(|r| r.verdict().allow && r.low <= ports.high && ports.low <= r.high)
+        let allows = |r: &Range| r.verdict().allow && r.low <= ports.high && ports.low <= r.high;
+        graph::classes(ports.protocol).iter().any(|class| match self.layers(source, destination, *class) {
+            (&[], only) => only.iter().any(allows),
+            (first, second) => flatten::overlay(first, second).iter().any(allows),
         })
+    }
+
+    /// What guardrails, and what contracts, say between two services.
+    fn layers(&self, source: Identity, destination: Identity, class: Class) -> (&[Range], &[Range]) {
+        let (Some(from), Some(to)) = (self.groups(source), self.groups(destination)) else {
+            return (&[], &[]);
+        };
+        let guardrail = self.guardrail(&EdgeKey::new(from.source, to.destination, class));
+        let contract = self.contract(&EdgeKey::new(source.0, destination.0, class));
+        (guardrail.unwrap_or_default(), contract.unwrap_or_default())
     }
 
     fn add_rule(&mut self, origin: Origin, text: String) -> u32 {

@@ -43,6 +43,8 @@ mod reach;
 mod targets;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use candidates::Candidates;

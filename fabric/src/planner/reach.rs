@@ -22,7 +22,9 @@ pub(super) fn reach(
 ) -> BTreeMap<ServiceRef, BTreeSet<ContractRef>> {
     let mut reach: BTreeMap<ServiceRef, BTreeSet<ContractRef>> = BTreeMap::new();
     let members = graph::members(policy);
-    let allowing = allowing(policy);
+    let selectors = allowing(policy);
+    let allowing: Vec<_> =
+        tables.services().filter(|(s, _)| selectors.iter().any(|from| from.selects(s))).collect();
     for (name, contract) in graph::contracts(policy).filter(|(_, contract)| graph::holds(contract, now_ms)) {
         let of_contract = members.get(&name);
         let accepting: Vec<(Identity, Vec<PortRange>)> =
@@ -32,7 +34,7 @@ pub(super) fn reach(
                 .collect();
         let mut askers: BTreeMap<&ServiceRef, Identity> = BTreeMap::new();
         askers.extend(of_contract.into_iter().flat_map(BTreeMap::values).flatten().map(|(s, id)| (s, *id)));
-        askers.extend(tables.services().filter(|(s, _)| allowing.iter().any(|from| from.selects(s))));
+        askers.extend(allowing.iter().copied());
         for (service, identity) in askers {
             let reaches = if accepting.is_empty() {
                 // Nobody serves it yet: its clients may know that it exists.

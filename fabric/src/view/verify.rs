@@ -38,6 +38,7 @@ pub fn verify_endpoint(
     now_ms: UnixMs,
 ) -> Result<(), EndpointError> {
     let (params, admission, token) = check_claims(policy, node, endpoint, now_ms)?;
+    check_ipv4(params, admission, endpoint)?;
     check_ipv6(params, admission, endpoint)?;
     let claim = ProofClaim {
         fabric: &params.id,
@@ -55,7 +56,8 @@ pub fn verify_endpoint(
 }
 
 /// The part of [`verify_endpoint`] that time and policy can change under an endpoint that was verified
-/// once: no cryptography, cheap enough for every plan.
+/// once, cheap enough for every plan. The node's key, and with it its addresses, cannot change: a node
+/// with another key is another node.
 pub(crate) fn still_stands(
     policy: &PolicyState,
     node: &NodeName,
@@ -76,7 +78,6 @@ fn check_claims<'a>(
     if admission.state == AdmissionState::Revoked {
         return Err(EndpointError::NotAdmitted);
     }
-    check_ipv4(params, admission, endpoint)?;
     let token = check_token(policy, endpoint, now_ms)?;
     if !in_scope(&token.scope, node, &admission.zone) {
         return Err(EndpointError::Proof(format!(
