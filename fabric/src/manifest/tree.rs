@@ -68,13 +68,11 @@ impl Fault {
 pub(super) fn load(text: &str) -> (Vec<Node>, Vec<Fault>) {
     let mut loader = Loader::default();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-    while let Err(fault) = loader.stream(rest) {
-        let fatal = fault.is_none();
-        loader.faults.extend(fault);
-        let Some(skipped) = next_document(rest, loader.document_line - loader.lines_before) else { break };
-        if fatal || loader.faults.len() >= MAX_FAULTS {
-            break;
-        }
+    while let Err(stop) = loader.stream(rest) {
+        let Some(fault) = stop else { break };
+        loader.faults.push(fault);
+        let next = next_document(rest, loader.document_line - loader.lines_before);
+        let Some(skipped) = next.filter(|_| loader.faults.len() < MAX_FAULTS) else { break };
         loader.lines_before += skipped.lines;
         rest = skipped.rest;
     }

@@ -58,7 +58,7 @@ impl PolicyState {
         if let Some(base) = apply.base.filter(|base| *base != self.revision) {
             return Err(Refusal::Conflict { base, present: self.revision });
         }
-        check_size(apply)?;
+        check_form(apply)?;
         let mut problems = self.check_keys(apply);
         let delete: BTreeSet<ObjectKey> = apply.delete.iter().cloned().collect();
         let mut set = BTreeMap::new();
@@ -144,7 +144,8 @@ impl PolicyState {
     }
 }
 
-fn check_size(apply: &Apply) -> Result<(), Refusal> {
+/// Bounds that hold whatever the objects say.
+fn check_form(apply: &Apply) -> Result<(), Refusal> {
     let objects = apply.set.len() + apply.delete.len();
     if objects > Limits::OBJECTS_PER_APPLY {
         return Err(Refusal::Limit(format!(
@@ -158,6 +159,10 @@ fn check_size(apply: &Apply) -> Result<(), Refusal> {
             apply.message.len(),
             Limits::MESSAGE_BYTES
         )));
+    }
+    // Shown in terminals, where an escape sequence would be obeyed.
+    if apply.message.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(Refusal::Limit("the message may hold no control characters".to_owned()));
     }
     Ok(())
 }

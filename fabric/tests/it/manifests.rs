@@ -164,3 +164,11 @@ fn the_schema_covers_every_kind() {
     assert_eq!(kinds[4]["required"], serde_json::json!(["apiVersion", "kind", "metadata", "spec"]));
     assert!(!schema.to_string().contains("$ref"), "every kind stands by itself");
 }
+
+#[test]
+fn the_published_schema_is_the_one_of_the_types() {
+    let published = include_str!("../../../configs/schema/selvedge-v1.json");
+    let published: serde_json::Value = serde_json::from_str(published).expect("JSON");
+    let generated = manifest::json_schema();
+    assert!(published == generated, "put this into configs/schema/selvedge-v1.json:\n{generated:#}");
+}

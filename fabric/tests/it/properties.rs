@@ -176,7 +176,7 @@ fn check_invariants(state: &PolicyState) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn apply_is_deterministic_and_survives_a_snapshot_at_any_time(

@@ -34,3 +34,13 @@ fn every_sample_is_applied() {
         }
     }
 }
+
+/// Nodes of different versions compare hashes: a change of the encoding is a change of the protocol, and
+/// raises the tags in `policy/hash.rs`.
+#[test]
+fn the_encoding_that_is_hashed_is_pinned() {
+    let mut fabric = Fabric::new();
+    fabric.yaml(&sample("voting-app.yaml")).expect("applied");
+    assert_eq!(fabric.state.objects_hash().to_string(), "pCHmGDNW8CXg_lzgVQq02kwbrJ0i-aPrcthPAZP47bs");
+    assert_eq!(fabric.state.intent_hash().to_string(), "AeuF6Tiy5b0sPSGgwd_OdYnS3Lh298qoZHnk2nHglJA");
+}
