@@ -1,5 +1,28 @@
 //! The Selvedge daemon: composition root, identity and enrollment, reconcile, API.
+//!
+//! * [`daemon`] starts everything and stops it again; nothing else knows all subsystems.
+//! * [`init`] makes a fabric, [`enroll`] lets nodes into it, [`renew`] keeps their certificates fresh.
+//! * [`reconcile`] turns intent and facts into the plan that everything else applies.
+//! * [`backend`] answers the [`api`] from published snapshots.
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod backend;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod endpoints;
+pub mod enroll;
+pub mod events;
+mod files;
+pub mod gate;
+pub mod identity;
+pub mod init;
+pub mod issuer;
 pub mod pki;
+pub mod reconcile;
+pub mod renew;
+
+pub use config::NodeConfig;
+pub use daemon::run;
+pub use init::{InitError, InitOptions, InitReport, init};

@@ -160,7 +160,7 @@ impl Dns {
     }
 
     /// Stops answering, closes every socket and waits until all tasks have ended.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -11,6 +11,7 @@
 //! * `write`: objects to YAML and JSON that read back as the same objects.
 //! * `schema`: the JSON Schema. `time`: durations and instants.
 
+mod assertions;
 mod json;
 mod read;
 mod reader;
@@ -21,6 +22,7 @@ mod time;
 mod tree;
 mod write;
 
+pub use assertions::{MAX_ASSERTIONS, parse_assertions};
 pub use read::{Located, parse, parse_bytes, parse_located};
 pub use schema::json_schema;
 pub use time::{

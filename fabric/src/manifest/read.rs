@@ -71,7 +71,7 @@ pub fn parse_located(text: &str, file: Option<&str>) -> Result<Located, Vec<Prob
 }
 
 /// The documents that a top-level node stands for: none when it is empty, its items when it is a list.
-fn documents_of(node: Node) -> Vec<Node> {
+pub(super) fn documents_of(node: Node) -> Vec<Node> {
     match node.value {
         Value::Scalar { ref text, plain: true } if text.is_empty() || text == "~" || text == "null" => {
             Vec::new()
@@ -81,7 +81,7 @@ fn documents_of(node: Node) -> Vec<Node> {
     }
 }
 
-fn problem_at(file: Option<&str>, at: At, message: String, remedy: Option<&str>) -> Problem {
+pub(super) fn problem_at(file: Option<&str>, at: At, message: String, remedy: Option<&str>) -> Problem {
     let place = Place { file: file.map(str::to_owned), line: at.line, column: at.column };
     Problem { place: Some(place), object: None, field: None, message, remedy: remedy.map(str::to_owned) }
 }

@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// Reads the nodes of one document and collects what is wrong with them.
+#[derive(Default)]
 pub(super) struct Reader {
     pub(super) file: Option<String>,
     pub(super) problems: Vec<Problem>,

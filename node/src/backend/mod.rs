@@ -1,0 +1,321 @@
+//! What the API asks of a running node, answered from the snapshots that the subsystems publish.
+//!
+//! Reads never wait: they look at policy, view and plan as this node has them. Writes go through the
+//! replica. One file for each group of operations.
+
+mod endpoints;
+mod intent;
+mod members;
+mod names;
+mod references;
+mod status;
+mod tokens;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use selvedge_consensus::{Proposal, ProposeError, QuorumStatus, Replica};
+use selvedge_fabric::{
+    Revision,
+    command::{Applied, Apply, Command, Refusal},
+    id::{ContractRef, Name, NodeName, ServiceRef},
+    key::{CommandId, TokenId},
+    object::{Kind, ObjectKey, PortRange},
+    plan::Plan,
+    policy::PolicyState,
+    view::View,
+};
+use selvedge_membership::Membership;
+use tokio::sync::watch;
+
+use crate::{
+    api::{self, Backend, Caller, types},
+    endpoints::Endpoints,
+    events::Events,
+    identity::Identity,
+    renew::CertificateClock,
+};
+
+/// Time for a write to be committed before its outcome is unknown.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every operation returns.
+type Result<T> = std::result::Result<T, api::ApiError>;
+
+/// A running node, as the API sees it.
+pub struct Node {
+    /// Who it is.
+    pub identity: Identity,
+    /// The policy replica.
+    pub replica: Replica,
+    /// The facts.
+    pub membership: Membership,
+    /// The plan.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// Endpoints of this node.
+    pub endpoints: Endpoints,
+    /// Events of this node.
+    pub events: Events,
+    /// When it started.
+    pub started: Instant,
+    /// What it listens on, by purpose.
+    pub listening: BTreeMap<String, Vec<SocketAddr>>,
+    /// When its certificate ends.
+    pub certificate: CertificateClock,
+    /// Seeds to put into join tokens when none are given.
+    pub advertised: Vec<SocketAddr>,
+    /// Revision and member generation for the watch streams.
+    pub watches: Watches,
+    /// Counters of the subsystems, as Prometheus text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// Numbers that move when something changed.
+pub struct Watches {
+    /// The revision of the plan.
+    pub revision: watch::Receiver<Revision>,
+    /// The generation of the view.
+    pub members: watch::Receiver<u64>,
+}
+
+impl Node {
+    fn policy(&self) -> Arc<PolicyState> {
+        self.replica.policy().borrow().clone()
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.membership.view().borrow().clone()
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        self.plan.borrow().clone()
+    }
+
+    fn quorum(&self) -> Arc<QuorumStatus> {
+        self.replica.status().borrow().clone()
+    }
+
+    async fn propose(&self, caller: &Caller, command: Command) -> Result<Applied> {
+        let proposal = Proposal { id: CommandId(rand::random()), actor: caller.actor(), command };
+        self.replica.propose(proposal, WRITE_TIMEOUT).await.map_err(|e| write_error(&e))
+    }
+}
+
+/// What a client is told when a write did not succeed.
+fn write_error(error: &ProposeError) -> api::ApiError {
+    match error {
+        ProposeError::Refused(refusal) => refusal_error(refusal),
+        ProposeError::NoQuorum { missing, remedy } => {
+            api::ApiError::no_quorum(missing.iter().map(ToString::to_string).collect(), remedy.clone())
+        }
+        ProposeError::OutcomeUnknown => api::ApiError::outcome_unknown(error.to_string()),
+        other => api::ApiError::new(api::Code::Unavailable, other.to_string()),
+    }
+}
+
+fn refusal_error(refusal: &Refusal) -> api::ApiError {
+    let code = match refusal {
+        Refusal::Invalid(problems) => return api::ApiError::invalid(problems.clone()),
+        Refusal::Conflict { .. } => api::Code::Conflict,
+        Refusal::NotFound(_) => api::Code::NotFound,
+        Refusal::Limit(_) => api::Code::Limit,
+        Refusal::Lifecycle(_) | Refusal::Token(_) | Refusal::Node(_) => api::Code::Refused,
+    };
+    api::ApiError::new(code, refusal.to_string())
+}
+
+#[async_trait]
+impl Backend for Node {
+    async fn authenticate(&self, bearer: &str) -> Result<Caller> {
+        self.find_api_token(bearer)
+    }
+
+    fn endpoint_at(&self, source: IpAddr) -> Option<Caller> {
+        self.find_attached(source)
+    }
+
+    async fn apply(&self, caller: &Caller, apply: Apply) -> Result<types::ApplyReply> {
+        self.apply_objects(caller, apply).await
+    }
+
+    async fn dry_run(&self, caller: &Caller, apply: Apply) -> Result<types::ApplyReply> {
+        self.preview_objects(caller, &apply)
+    }
+
+    async fn rollback(
+        &self,
+        caller: &Caller,
+        to: Revision,
+        base: Option<Revision>,
+    ) -> Result<types::ApplyReply> {
+        caller.require_admin("roll back")?;
+        let applied = self.propose(caller, Command::Rollback { to, base }).await?;
+        Ok((&applied).into())
+    }
+
+    async fn wait_enforced(
+        &self,
+        revision: Revision,
+        live_only: bool,
+        timeout: Duration,
+    ) -> Result<types::WaitReply> {
+        Ok(self.wait_until_enforced(revision, live_only, timeout).await)
+    }
+
+    async fn barrier(&self, timeout: Duration) -> Result<Revision> {
+        self.replica.barrier(timeout).await.map_err(|e| write_error(&e))
+    }
+
+    async fn list(&self, kind: Option<Kind>, domain: Option<&Name>) -> Result<Vec<types::Manifest>> {
+        Ok(self.list_objects(kind, domain))
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<types::Manifest> {
+        self.get_object(key)
+    }
+
+    async fn describe(&self, key: &ObjectKey) -> Result<types::Description> {
+        self.describe_object(key)
+    }
+
+    async fn export(&self) -> Result<String> {
+        Ok(self.export_objects())
+    }
+
+    async fn history(&self, since: Revision, limit: usize) -> Result<Vec<types::HistoryItem>> {
+        Ok(self.history_since(since, limit))
+    }
+
+    async fn members(&self) -> Result<Vec<types::Member>> {
+        Ok(self.list_members())
+    }
+
+    async fn status(&self) -> Result<types::Status> {
+        Ok(self.report_status())
+    }
+
+    async fn quorum_status(&self) -> Result<types::QuorumReport> {
+        Ok(self.report_quorum())
+    }
+
+    async fn me(&self, caller: &Caller) -> Result<types::Me> {
+        Ok(self.report_me(caller))
+    }
+
+    async fn create_token(
+        &self,
+        caller: &Caller,
+        request: types::TokenRequest,
+    ) -> Result<types::TokenCreated> {
+        self.make_token(caller, request).await
+    }
+
+    async fn tokens(&self, caller: &Caller) -> Result<Vec<types::TokenItem>> {
+        caller.require_admin("list tokens")?;
+        Ok(self.list_tokens())
+    }
+
+    async fn revoke_token(&self, caller: &Caller, id: &TokenId) -> Result<types::ApplyReply> {
+        caller.require_admin("revoke tokens")?;
+        let applied = self.propose(caller, Command::RevokeToken { id: *id }).await?;
+        Ok((&applied).into())
+    }
+
+    async fn set_node_state(
+        &self,
+        caller: &Caller,
+        node: &NodeName,
+        state: types::NodeState,
+    ) -> Result<types::ApplyReply> {
+        self.change_node_state(caller, node, state).await
+    }
+
+    async fn remove_node(&self, caller: &Caller, node: &NodeName) -> Result<types::ApplyReply> {
+        caller.require_admin("remove nodes")?;
+        let applied = self.propose(caller, Command::RemoveNode { node: node.clone() }).await?;
+        Ok((&applied).into())
+    }
+
+    async fn register(&self, caller: &Caller, request: types::RegisterRequest) -> Result<types::Registered> {
+        self.register_endpoint(caller, request).await
+    }
+
+    async fn deregister(&self, caller: &Caller, id: &str) -> Result<()> {
+        self.deregister_endpoint(caller, id)
+    }
+
+    async fn endpoints(&self) -> Result<Vec<types::Endpoint>> {
+        Ok(self.list_endpoints())
+    }
+
+    async fn resolve(
+        &self,
+        name: &str,
+        record_type: &str,
+        asker: Option<&ServiceRef>,
+    ) -> Result<types::ResolveReply> {
+        self.resolve_name(name, record_type, asker)
+    }
+
+    async fn explain(
+        &self,
+        from: &ServiceRef,
+        to: &ServiceRef,
+        port: PortRange,
+    ) -> Result<types::ExplainReply> {
+        self.explain_flow(from, to, port)
+    }
+
+    async fn reach(&self, from: Option<&ServiceRef>, to: Option<&ServiceRef>) -> Result<Vec<types::ReachItem>> {
+        self.list_reach(from, to)
+    }
+
+    async fn check_assertions(&self, document: &str) -> Result<types::AssertReply> {
+        self.assert_document(document)
+    }
+
+    async fn events(&self, since: u64, limit: usize) -> Result<Vec<types::EventItem>> {
+        Ok(self.events.since(since, limit))
+    }
+
+    fn watch_revision(&self) -> watch::Receiver<Revision> {
+        self.watches.revision.clone()
+    }
+
+    fn watch_members(&self) -> watch::Receiver<u64> {
+        self.watches.members.clone()
+    }
+
+    fn watch_events(&self) -> watch::Receiver<u64> {
+        self.events.newest()
+    }
+
+    async fn discover(&self, caller: &Caller, contract: &ContractRef) -> Result<types::DiscoverReply> {
+        self.discover_contract(caller, contract)
+    }
+
+    async fn service_stat(&self, caller: &Caller) -> Result<types::ServiceStat> {
+        self.caller_counters(caller)
+    }
+
+    async fn whoami(&self, caller: &Caller) -> Result<types::SelfReply> {
+        self.describe_caller(caller)
+    }
+
+    fn metrics(&self) -> String {
+        (self.metrics)()
+    }
+
+    fn healthy(&self) -> std::result::Result<(), String> {
+        self.check_health()
+    }
+
+    fn readiness(&self) -> types::Readiness {
+        self.check_readiness()
+    }
+}

@@ -1,0 +1,123 @@
+//! Before anything starts: the identity of this node, from disk or by joining.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use selvedge_fabric::{
+    command::Role,
+    key::Signer,
+    token::JoinTokenText,
+};
+
+use crate::{
+    clock,
+    config::NodeConfig,
+    enroll::client::{self, Joining},
+    files,
+    identity::{DataDir, Identity, IdentityError, Machine},
+    pki::{self, NodeKey, SealingKey},
+};
+
+/// A node that may start.
+pub(super) struct Admitted {
+    pub(super) identity: Identity,
+    pub(super) key: NodeKey,
+    pub(super) sealing: SealingKey,
+}
+
+/// Reads the identity, or joins with the configured token.
+pub(super) async fn identify(
+    config: &NodeConfig,
+    dir: &DataDir,
+    advertised: &[SocketAddr],
+) -> anyhow::Result<Admitted> {
+    if let Some(identity) = Identity::load(dir)? {
+        match identity.check_machine(dir, &Machine::this()) {
+            Ok(()) => return load_keys(dir, identity),
+            Err(error) => moved(config, dir, &identity, error)?,
+        }
+    }
+    join(config, dir, advertised).await
+}
+
+fn load_keys(dir: &DataDir, identity: Identity) -> anyhow::Result<Admitted> {
+    let key = NodeKey::load(&dir.node_key())?;
+    let sealing = SealingKey::load(&dir.sealing_key())?;
+    Ok(Admitted { identity, key, sealing })
+}
+
+/// The directory was made on another machine. A workload node sets the identity aside and joins anew;
+/// a processor refuses, because its vote may be alive elsewhere.
+fn moved(
+    config: &NodeConfig,
+    dir: &DataDir,
+    identity: &Identity,
+    error: IdentityError,
+) -> anyhow::Result<()> {
+    if identity.role == Role::Processor {
+        return Err(error.into());
+    }
+    if config.join_token_file.is_none() {
+        bail!("{error}; this workload node needs a join token (join-token-file) to become a node of its own");
+    }
+    let aside = dir.path().join(format!("set-aside-{}", clock::unix_ms()));
+    files::private_dir(&aside)?;
+    for path in [dir.identity(), dir.node_key(), dir.sealing_key(), dir.endpoints()] {
+        if let (true, Some(name)) = (path.exists(), path.file_name()) {
+            std::fs::rename(&path, aside.join(name)).with_context(|| format!("cannot set {} aside", path.display()))?;
+        }
+    }
+    tracing::warn!(aside = %aside.display(), "this is a copy of another node: its key is set aside, joining anew");
+    Ok(())
+}
+
+async fn join(config: &NodeConfig, dir: &DataDir, advertised: &[SocketAddr]) -> anyhow::Result<Admitted> {
+    let token = read_token(config, dir)?;
+    client::check_token(&token, config.role, config.zone.as_ref(), clock::unix_ms())?;
+    let name = config.node_name()?;
+    // Kept before the first attempt: a crash after admission must find the admitted key again.
+    let key = NodeKey::load_or_generate(&dir.node_key())?;
+    let sealing = SealingKey::load_or_generate(&dir.sealing_key())?;
+    let joining = Joining {
+        token: &token,
+        seeds: &config.seeds,
+        name: name.clone(),
+        csr: pki::csr(&key)?,
+        sealing_key: sealing.public_key(),
+        addresses: advertised.to_vec(),
+    };
+    tracing::info!(node = %name, zone = %token.zone, role = %token.role, "joining fabric {}", token.fabric_name);
+    let reply = client::join(&joining).await?;
+    let identity = Identity {
+        layout: Identity::layout(),
+        fabric: reply.params.name.clone(),
+        fabric_id: reply.params.id,
+        epoch: reply.epoch,
+        node: name,
+        role: token.role,
+        zone: token.zone.clone(),
+        machine: Machine::this(),
+        root_cert: reply.params.root_cert,
+        issuing_cert: reply.params.issuing_cert,
+        node_cert: reply.certificate,
+        contacts: reply.contacts,
+    };
+    if pki::certified_key(&identity.node_cert)? != key.public_key() {
+        bail!("the seed answered with a certificate for another key: nothing was kept");
+    }
+    identity.save(dir)?;
+    tracing::info!(node = %identity.node, "joined");
+    Ok(Admitted { identity, key, sealing })
+}
+
+fn read_token(config: &NodeConfig, dir: &DataDir) -> anyhow::Result<JoinTokenText> {
+    let Some(path) = &config.join_token_file else {
+        bail!(
+            "{} holds no node and no join token is configured: run `selvedge fabric init` for a new fabric, \
+             or make a token with `selvedge token join` on a running node and pass it with --join-token",
+            dir.path().display()
+        );
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the join token {}", path.display()))?;
+    JoinTokenText::parse(text.trim()).with_context(|| format!("join token {}", path.display()))
+}

@@ -1,0 +1,206 @@
+//! The admitting side: join and renewal requests, answered by any processor.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use selvedge_consensus::{Proposal, ProposeError, Replica};
+use selvedge_fabric::{
+    UnixMs,
+    command::{Admit, Command, JoinToken, Role},
+    event::{EventSink, Severity},
+    key::{CommandId, Hash},
+    policy::PolicyState,
+    view::View,
+};
+use selvedge_transport::{Handler, PeerIdentity};
+use tokio::sync::watch;
+
+use super::{JOIN_VERSION, JoinReply, JoinRequest, RenewReply, RenewRequest, TRY_ANOTHER};
+use crate::{clock, events::Events, gate::PolicyGate, identity::Contact, issuer::IssuerSource, pki};
+
+/// Time for an admission to be committed.
+const ADMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest join request; a genuine one has under 2 KiB.
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
+/// Contacts named in an answer: enough to find everybody else through gossip.
+const MAX_CONTACTS: usize = 16;
+
+/// Answers join and renewal requests.
+pub struct Enroller {
+    /// Where admissions are agreed.
+    pub replica: Replica,
+    /// Who is where.
+    pub view: watch::Receiver<Arc<View>>,
+    /// The issuing key, when this processor has it.
+    pub issuer: Arc<IssuerSource>,
+    /// Where refusals are seen.
+    pub events: Events,
+    /// Lifetime of issued certificates.
+    pub lifetime: Duration,
+    /// Who may renew.
+    pub gate: Arc<PolicyGate>,
+}
+
+/// Answers the join protocol.
+pub struct JoinHandler(pub Arc<Enroller>);
+/// Answers the renewal protocol.
+pub struct RenewHandler(pub Arc<Enroller>);
+
+#[async_trait]
+impl Handler for JoinHandler {
+    async fn request(&self, _: Option<PeerIdentity>, remote: SocketAddr, body: Bytes) -> Result<Bytes, String> {
+        let outcome = self.0.join(&body).await;
+        if let Err(reason) = &outcome
+            && !reason.starts_with(TRY_ANOTHER)
+        {
+            self.0.events.emit(Severity::Security, "join-refused", &remote.to_string(), reason.clone());
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Handler for RenewHandler {
+    async fn request(&self, peer: Option<PeerIdentity>, _: SocketAddr, body: Bytes) -> Result<Bytes, String> {
+        let peer = peer.ok_or("renewal needs a certificate")?;
+        self.0.renew(&peer, &body)
+    }
+}
+
+impl Enroller {
+    async fn join(&self, body: &[u8]) -> Result<Bytes, String> {
+        if body.len() > MAX_REQUEST_BYTES {
+            return Err(format!("a join request may have at most {MAX_REQUEST_BYTES} bytes"));
+        }
+        let request: JoinRequest =
+            serde_json::from_slice(body).map_err(|e| format!("malformed join request: {e}"))?;
+        if request.version != JOIN_VERSION {
+            return Err(format!("join protocol {} is not known here, only {JOIN_VERSION}", request.version));
+        }
+        let policy = self.policy_with(&request).await?;
+        check_request(&policy, &request, clock::unix_ms())?;
+        let key = pki::csr_key(&request.csr).map_err(|e| format!("signing request: {e}"))?;
+        let issuer = self.issuer.get().map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
+        let sealed_issuer = match request.role {
+            Role::Processor => Some(issuer.seal_to(&request.sealing_key).map_err(|e| e.to_string())?),
+            Role::Workload => None,
+        };
+        let admit = Admit {
+            node: request.name.clone(),
+            key,
+            sealing_key: request.sealing_key,
+            role: request.role,
+            zone: request.zone.clone(),
+            token: Some(request.token),
+            sealed_issuer,
+        };
+        self.admit(admit).await?;
+        let certificate =
+            issuer.issue(&request.name, request.role, &key, self.lifetime).map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
+        self.events.emit(
+            Severity::Info,
+            "node-admitted",
+            request.name.as_str(),
+            format!("{} in zone {} with token {}", request.role, request.zone, request.token),
+        );
+        let params = policy.params.clone().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
+        let reply = JoinReply {
+            params,
+            epoch: self.replica.status().borrow().fence_epoch,
+            certificate,
+            contacts: contacts(&policy, &self.view.borrow()),
+        };
+        serde_json::to_vec(&reply).map(Bytes::from).map_err(|e| e.to_string())
+    }
+
+    /// A policy that knows the token, if any does: one made a moment ago on another node may not have
+    /// reached this replica yet.
+    async fn policy_with(&self, request: &JoinRequest) -> Result<Arc<PolicyState>, String> {
+        let policy = self.replica.policy().borrow().clone();
+        if policy.join_tokens.contains_key(&request.token) {
+            return Ok(policy);
+        }
+        self.replica
+            .barrier(ADMIT_TIMEOUT)
+            .await
+            .map_err(|e| format!("{TRY_ANOTHER} this processor cannot check the token now: {e}"))?;
+        Ok(self.replica.policy().borrow().clone())
+    }
+
+    async fn admit(&self, admit: Admit) -> Result<(), String> {
+        let proposal = Proposal {
+            id: CommandId(rand::random()),
+            actor: format!("node:{}", admit.node),
+            command: Command::Admit(admit),
+        };
+        match self.replica.propose(proposal, ADMIT_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::Refused(refusal)) => Err(refusal.to_string()),
+            Err(other) => Err(format!("{TRY_ANOTHER} {other}")),
+        }
+    }
+
+    fn renew(&self, peer: &PeerIdentity, body: &[u8]) -> Result<Bytes, String> {
+        let role = self.gate.role(peer)?;
+        let request: RenewRequest =
+            serde_json::from_slice(body).map_err(|e| format!("malformed renewal request: {e}"))?;
+        let key = pki::csr_key(&request.csr).map_err(|e| format!("signing request: {e}"))?;
+        if key != peer.key {
+            return Err("a renewal must keep the key; join again for a new one".to_owned());
+        }
+        let issuer = self.issuer.get().map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
+        let certificate = issuer.issue(&peer.node, role, &key, self.lifetime).map_err(|e| e.to_string())?;
+        serde_json::to_vec(&RenewReply { certificate }).map(Bytes::from).map_err(|e| e.to_string())
+    }
+}
+
+/// Checks what can be checked before anything is agreed. The count of uses is exact only in the state
+/// machine, which checks again.
+fn check_request(policy: &PolicyState, request: &JoinRequest, now_ms: UnixMs) -> Result<(), String> {
+    let params = policy.params.as_ref().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
+    if params.id != request.fabric {
+        return Err(format!("this is fabric {} ({}), the token is of another", params.name, params.id));
+    }
+    let token = policy.join_tokens.get(&request.token);
+    let token = token.ok_or_else(|| format!("token {} is unknown or revoked", request.token))?;
+    if token.secret_hash != Hash::of(&request.secret) {
+        return Err(format!("wrong secret for token {}", request.token));
+    }
+    check_token(token, request, now_ms)
+}
+
+fn check_token(token: &JoinToken, request: &JoinRequest, now_ms: UnixMs) -> Result<(), String> {
+    if token.not_after_ms <= now_ms {
+        return Err(format!("token {} has expired: make a new one with `selvedge token join`", token.id));
+    }
+    if token.role != request.role {
+        return Err(format!("token {} admits a {}, not a {}", token.id, token.role, request.role));
+    }
+    if token.zone != request.zone {
+        return Err(format!("token {} admits to zone {}, not {}", token.id, token.zone, request.zone));
+    }
+    Ok(())
+}
+
+/// Processors that a new node can talk to, living ones first.
+fn contacts(policy: &PolicyState, view: &View) -> Vec<Contact> {
+    let processors = policy.nodes.iter().filter(|(_, a)| a.role == Role::Processor);
+    let mut known: Vec<_> = processors
+        .filter_map(|(name, admission)| {
+            let seen = view.nodes.get(name)?;
+            let contact = Contact {
+                name: name.clone(),
+                key: admission.key,
+                role: admission.role,
+                fabric: seen.addresses.clone(),
+                gossip: seen.gossip.clone(),
+            };
+            Some((seen.state, contact))
+        })
+        .collect();
+    known.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
+    known.truncate(MAX_CONTACTS);
+    known.into_iter().map(|(_, contact)| contact).collect()
+}
+

@@ -1,0 +1,110 @@
+//! The one circuit: policy, view and what this node alone knows become a plan, and the plan is what
+//! DNS, data plane and overlay apply.
+
+use std::{sync::Arc, time::Duration};
+
+use selvedge_consensus::QuorumStatus;
+use selvedge_fabric::{
+    plan::Plan,
+    planner::{Local, Prepared, plan_with},
+    policy::PolicyState,
+    record::{Body, Enforced},
+    view::View,
+};
+use selvedge_membership::Membership;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+
+/// Shortest time between two plans: a burst of facts makes one plan, not hundreds.
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest time between two plans, so that staleness and expiry are seen even when nothing happens.
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The inputs of the plan.
+pub struct Planner {
+    policy: watch::Receiver<Arc<PolicyState>>,
+    view: watch::Receiver<Arc<View>>,
+    quorum: watch::Receiver<Arc<QuorumStatus>>,
+    local: Local,
+    prepared: Option<Prepared>,
+}
+
+impl Planner {
+    /// Plans from these snapshots.
+    #[must_use]
+    pub const fn new(
+        policy: watch::Receiver<Arc<PolicyState>>,
+        view: watch::Receiver<Arc<View>>,
+        quorum: watch::Receiver<Arc<QuorumStatus>>,
+        local: Local,
+    ) -> Self {
+        Self { policy, view, quorum, local, prepared: None }
+    }
+
+    /// The plan by the present snapshots.
+    pub fn plan(&mut self) -> Plan {
+        let policy = self.policy.borrow_and_update().clone();
+        let view = self.view.borrow_and_update().clone();
+        let quorum = self.quorum.borrow_and_update().quorum;
+        let now = clock::unix_ms();
+        if quorum {
+            self.local.policy_confirmed_ms = Some(now);
+        }
+        // Facts change far more often than intent: what only intent decides is kept.
+        let prepared = match self.prepared.take().filter(|p| p.is_current(&policy, &self.local, now)) {
+            Some(prepared) => prepared,
+            None => Prepared::new(&policy, &self.local, now),
+        };
+        let plan = plan_with(&prepared, &policy, &view, &self.local, now);
+        self.prepared = Some(prepared);
+        plan
+    }
+
+    /// Returns when an input changed or the time has come. A closed input means shutdown: the others
+    /// and the timer go on.
+    async fn changed(&mut self, wait: Duration) {
+        tokio::select! {
+            Ok(()) = self.policy.changed() => {}
+            Ok(()) = self.view.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Plans whenever something changed, until `stop`, and announces which revision is enforced.
+pub async fn run(
+    mut planner: Planner,
+    out: watch::Sender<Arc<Plan>>,
+    membership: Membership,
+    stop: CancellationToken,
+) {
+    let mut announced = None;
+    loop {
+        let started = Instant::now();
+        let plan = planner.plan();
+        let wait = until(plan.next_deadline_ms);
+        let epoch = planner.quorum.borrow().fence_epoch;
+        let enforced = Enforced { epoch, revision: plan.revision, hash: plan.hash };
+        out.send_replace(Arc::new(plan));
+        // Announced only now: the revision is enforced when its plan is out.
+        if announced != Some(enforced) && enforced.revision > 0 {
+            membership.announce(Body::Enforced(enforced));
+            announced = Some(enforced);
+        }
+        let pause = async {
+            planner.changed(wait).await;
+            tokio::time::sleep_until(started + MIN_INTERVAL).await;
+        };
+        if stop.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// How long to wait for a deadline, within bounds.
+fn until(deadline_ms: Option<u64>) -> Duration {
+    let wait = deadline_ms.map(|d| Duration::from_millis(d.saturating_sub(clock::unix_ms())));
+    wait.unwrap_or(MAX_INTERVAL).clamp(MIN_INTERVAL, MAX_INTERVAL)
+}
