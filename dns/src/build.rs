@@ -222,9 +222,8 @@ impl<'a> Builder<'a> {
     }
 
     fn put(&mut self, path: &[&str], scope: Scope, sets: Vec<RrSet>) {
-        let Some(name) = self.name(path) else { return };
-        let apex_labels = name.iter().len() - path.len();
-        if let Some(key) = Key::below(&name, apex_labels) {
+        let key = self.apex.as_ref().and_then(|apex| Key::of_labels(path, apex));
+        if let Some(key) = key {
             self.names.insert(key.as_bytes().into(), Entry::new(scope, sets));
         }
     }

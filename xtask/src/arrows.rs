@@ -5,7 +5,12 @@
 //! overlay, dns and the data plane can be understood one at a time only as long as none of them knows
 //! another. So the arrows are data here, and a crate that is not listed does not build in CI.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -78,6 +83,7 @@ struct Metadata {
 #[derive(Debug, Deserialize)]
 struct Package {
     name: String,
+    manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
 }
 
@@ -99,11 +105,25 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     }
     let metadata: Metadata = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
-    let faults = faults(&metadata);
+    let mut faults = faults(&metadata);
+    for package in &metadata.packages {
+        if !inherits_lints(&package.manifest_path)? {
+            faults.push(format!("{} must say `lints.workspace = true`", package.name));
+        }
+    }
     if !faults.is_empty() {
-        bail!("the arrows of the workspace (xtask/src/arrows.rs) are broken:\n  {}", faults.join("\n  "));
+        bail!("the order of the crates (xtask/src/arrows.rs) is broken:\n  {}", faults.join("\n  "));
     }
     Ok(())
+}
+
+/// Whether a manifest takes the lints of the workspace: a crate that does not is checked by none.
+fn inherits_lints(manifest: &Path) -> Result<bool> {
+    let name = manifest.display();
+    let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {name}"))?;
+    let table: toml::Table = text.parse().with_context(|| format!("{name} is malformed"))?;
+    let inherited = table.get("lints").and_then(|lints| lints.get("workspace"));
+    Ok(inherited.and_then(toml::Value::as_bool) == Some(true))
 }
 
 fn faults(metadata: &Metadata) -> Vec<String> {
@@ -144,7 +164,8 @@ mod tests {
         let packages = lines.iter().map(|line| {
             let (name, dependencies) = line.split_once(':').expect("a colon");
             let dependencies = dependencies.split(',').map(str::trim).filter(|text| !text.is_empty());
-            Package { name: name.to_owned(), dependencies: dependencies.map(dependency).collect() }
+            let dependencies = dependencies.map(dependency).collect();
+            Package { name: name.to_owned(), manifest_path: PathBuf::new(), dependencies }
         });
         faults(&Metadata { packages: packages.collect() })
     }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod client;
+mod dig;
 mod edns;
 mod fixture;
 mod forwarding;
