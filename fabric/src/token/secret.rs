@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::Error};
 
 use crate::key::Hash;
 
-/// 256 secret bits. `Debug` does not show them.
-#[derive(Clone, Serialize, Deserialize)]
+/// 256 secret bits. Neither `Debug` nor any text format shows them: only the binary encoding within a
+/// token's text holds them, so that a token cannot slip into a log or an answer of the API as JSON.
+#[derive(Clone, Deserialize)]
 pub struct Secret([u8; 32]);
 
 impl Secret {
@@ -35,6 +36,15 @@ impl Secret {
     pub fn matches(&self, hash: &Hash) -> bool {
         let differing = self.hash().0.iter().zip(hash.0).fold(0, |acc, (a, b)| acc | (a ^ b));
         differing == 0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            return Err(S::Error::custom("a secret is not written as text; expose the token instead"));
+        }
+        self.0.serialize(s)
     }
 }
 
