@@ -68,7 +68,7 @@ mod tests {
         let shape = Shape { clouds: vec!["aws/us-1".parse().expect("a zone")], processors: 1, workloads: 0 };
         let ports = PortBlock::claim(1, 0).expect("a block");
         let root = Path::new("/tmp/a \"b\"");
-        let plan = lay_out(shape.slots().expect("slots"), root, root, &ports).remove(0);
+        let plan = lay_out(shape.slots().expect("slots"), root, None, &ports).remove(0);
         let seed = SocketAddr::from(([127, 0, 0, 1], 7401));
         let text = node_toml(&plan, Entry::Joins(seed), "[certificates]\nlifetime = \"20s\"\n");
         assert!(text.contains("zone = \"aws/us-1\"\n"), "{text}");

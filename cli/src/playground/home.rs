@@ -16,11 +16,22 @@ const INTENT_DIR: &str = "intent";
 /// Entries of the directory beside those of the nodes.
 const OWN_ENTRIES: [&str; 3] = [INTENT_DIR, "playground.json", "playground.json.new"];
 
+/// Where a playground's directory comes from, and so what may go with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It was there: only our entries go.
+    Found,
+    /// We made it where the user said: it goes too, if nothing of others is in it by then.
+    Made,
+    /// Nobody else knows it: it goes whole.
+    Temporary,
+}
+
 /// The directory of this playground; what was made in it is removed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Home {
     root: PathBuf,
-    made_root: bool,
+    origin: Origin,
     entries: Vec<String>,
     sockets: Option<TempDir>,
     sign: Option<Sign>,
@@ -33,11 +44,11 @@ impl Home {
     /// When a playground runs there, or an entry that would be ours is there already and no former
     /// playground's: nothing of the user is ever removed.
     pub(crate) fn claim(dir: Option<&Path>, nodes: Vec<String>) -> anyhow::Result<Self> {
-        let (root, made_root) = match dir {
+        let (root, origin) = match dir {
             Some(dir) => open_root(dir)?,
             None => {
                 let dir = tempfile::Builder::new().prefix("selvedge-").tempdir();
-                (dir.context("cannot make a temporary directory")?.keep(), true)
+                (dir.context("cannot make a temporary directory")?.keep(), Origin::Temporary)
             }
         };
         clear_former(&root)?;
@@ -48,7 +59,7 @@ impl Home {
                 root.join(taken).display()
             );
         }
-        let home = Self { root, made_root, entries, sockets: None, sign: None };
+        let home = Self { root, origin, entries, sockets: None, sign: None };
         home.make_dir(&home.root.join(INTENT_DIR))?;
         Ok(home)
     }
@@ -90,9 +101,14 @@ impl Drop for Home {
     fn drop(&mut self) {
         self.sign = None;
         remove_entries(&self.root, &self.entries);
-        if self.made_root {
-            // Not recursive: what somebody else put there stays.
-            let _ = fs::remove_dir(&self.root);
+        match self.origin {
+            Origin::Found => {}
+            Origin::Made => {
+                let _ = fs::remove_dir(&self.root);
+            }
+            Origin::Temporary => {
+                let _ = fs::remove_dir_all(&self.root);
+            }
         }
     }
 }
@@ -104,15 +120,15 @@ pub(crate) fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The absolute path of `dir`, which is made if need be, and whether it was.
-fn open_root(dir: &Path) -> anyhow::Result<(PathBuf, bool)> {
-    let made = match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => true,
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+/// The absolute path of `dir`, which is made if need be.
+fn open_root(dir: &Path) -> anyhow::Result<(PathBuf, Origin)> {
+    let origin = match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => Origin::Made,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Origin::Found,
         Err(e) => return Err(e).with_context(|| format!("cannot make the directory {}", dir.display())),
     };
     let root = dir.canonicalize().with_context(|| format!("cannot use the directory {}", dir.display()))?;
-    Ok((root, made))
+    Ok((root, origin))
 }
 
 /// Removes what a playground left that was killed before it could clean up.

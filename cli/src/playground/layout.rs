@@ -117,22 +117,31 @@ impl Shape {
     }
 }
 
-/// Gives every node its files under `root` and its ports. Sockets lie beside the other files unless
-/// their path would be too long for a socket; then in `short_dir`.
+/// Whether the sockets can lie beside the other files of their nodes under `root`.
+pub(crate) fn sockets_fit(slots: &[NodeSlot], root: &Path) -> bool {
+    slots.iter().all(|slot| socket_beside(slot, root).as_os_str().len() <= MAX_SOCKET_PATH_BYTES)
+}
+
+fn socket_beside(slot: &NodeSlot, root: &Path) -> PathBuf {
+    root.join(slot.name.as_str()).join("api.sock")
+}
+
+/// Gives every node its files under `root` and its ports; its socket lies there too, or in `short_dir`
+/// when one is given.
 pub(crate) fn lay_out(
     slots: Vec<NodeSlot>,
     root: &Path,
-    short_dir: &Path,
+    short_dir: Option<&Path>,
     ports: &PortBlock,
 ) -> Vec<NodePlan> {
     let place = |(index, slot): (usize, NodeSlot)| {
-        let dir = root.join(slot.name.as_str());
-        let beside = dir.join("api.sock");
-        let fits = beside.as_os_str().len() <= MAX_SOCKET_PATH_BYTES;
-        let socket = if fits { beside } else { short_dir.join(format!("{}.sock", slot.name)) };
+        let socket = match short_dir {
+            Some(short) => short.join(format!("{}.sock", slot.name)),
+            None => socket_beside(&slot, root),
+        };
         NodePlan {
+            dir: root.join(slot.name.as_str()),
             slot,
-            dir,
             socket,
             gossip: ports.node_port(index, 0),
             fabric: ports.node_port(index, 1),
@@ -174,10 +183,12 @@ mod tests {
     fn long_directories_get_short_sockets() {
         let slots = shape(&["aws"], 1, 0).slots().expect("slots");
         let ports = PortBlock::claim(1, 0).expect("a block");
-        let short = Path::new("/tmp/s");
-        let near = lay_out(slots.clone(), Path::new("/tmp/d"), short, &ports);
+        let far = format!("/tmp/{}", "d".repeat(90));
+        assert!(sockets_fit(&slots, Path::new("/tmp/d")));
+        assert!(!sockets_fit(&slots, Path::new(&far)));
+        let near = lay_out(slots.clone(), Path::new("/tmp/d"), None, &ports);
         assert_eq!(near[0].socket, Path::new("/tmp/d/aws-p1/api.sock"));
-        let far = lay_out(slots, Path::new(&format!("/tmp/{}", "d".repeat(90))), short, &ports);
+        let far = lay_out(slots, Path::new(&far), Some(Path::new("/tmp/s")), &ports);
         assert_eq!(far[0].socket, Path::new("/tmp/s/aws-p1.sock"));
     }
 }

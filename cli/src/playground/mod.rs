@@ -42,13 +42,16 @@ use catalog::Catalog;
 use driver::Selvedge;
 use fabric::{Fabric, info_of};
 use home::Home;
-use layout::{Shape, lay_out};
+use layout::{Shape, lay_out, sockets_fit};
 use ports::PortBlock;
 use progress::Progress;
 use state::State;
 
 /// Exit code when `--check` fails.
 pub(crate) const CHECK_FAILED: u8 = 5;
+
+/// Exit code when it is stopped before it was ready or had proved itself; as of shells for SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Run a whole fabric on this machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -90,8 +93,10 @@ pub(crate) async fn run(args: PlaygroundArgs, json: bool) -> anyhow::Result<Exit
     let mut ground = Ground::prepare(&args)?;
     let outcome = tokio::select! {
         outcome = ground.live(&args, json) => outcome,
-        () = stop.asked() => Ok(ExitCode::SUCCESS),
+        () = stop.asked() => Ok(ExitCode::from(INTERRUPTED)),
     };
+    // Being stopped is how a playground ends, once it is up and has nothing to prove.
+    let outcome = outcome.map(|code| if ground.idle { ExitCode::SUCCESS } else { code });
     ground.close().await;
     outcome
 }
@@ -103,6 +108,8 @@ struct Ground {
     blueprint: Blueprint,
     fabric: Fabric,
     home: Home,
+    /// It is up and only waits to be stopped.
+    idle: bool,
 }
 
 impl Ground {
@@ -123,11 +130,12 @@ impl Ground {
         let ports = PortBlock::claim(slots.len(), placed.iter().map(|p| p.ports.len()).sum())?;
         let names = slots.iter().map(|s| s.name.to_string()).collect();
         let mut home = Home::claim(args.dir.as_deref(), names)?;
-        let short_dir = home.short_dir()?.to_owned();
-        let plans = lay_out(slots, home.root(), &short_dir, &ports);
+        let fits = sockets_fit(&slots, home.root());
+        let short_dir = if fits { None } else { Some(home.short_dir()?.to_owned()) };
+        let plans = lay_out(slots, home.root(), short_dir.as_deref(), &ports);
         let fabric = Fabric::new(selvedge.clone(), extra_config);
-        let ground =
-            Self { selvedge, ports, blueprint: Blueprint { plans, graphs, catalog, placed }, fabric, home };
+        let blueprint = Blueprint { plans, graphs, catalog, placed };
+        let ground = Self { selvedge, ports, blueprint, fabric, home, idle: false };
         // From now on a killed playground is recognized by its next one, which clears what it left.
         ground.state(None).save()?;
         Ok(ground)
@@ -167,6 +175,7 @@ impl Ground {
         if !json {
             emit(&picture::ready(&state, &self.blueprint.placed, took));
         }
+        self.idle = true;
         self.tell_deaths().await;
         Ok(ExitCode::SUCCESS)
     }
