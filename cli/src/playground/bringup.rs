@@ -10,12 +10,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hickory_proto::rr::RecordType;
 use selvedge_fabric::id::ServiceRef;
 use selvedge_node::api::types::{ApplyReply, Member, Status, TokenCreated};
 
 use super::{
-    catalog::{Catalog, Graph},
+    catalog::{Catalog, Graph, ServiceNeed},
     driver::Selvedge,
     fabric::{Fabric, first_to_end},
     home::Home,
@@ -31,6 +32,8 @@ use crate::probe::dns::{self, Wire};
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at something that is awaited.
 const LOOK_PAUSE: Duration = Duration::from_millis(150);
+/// How many tokens or endpoints are made at once: each mostly waits for its node.
+const AT_ONCE: usize = 4;
 /// Service tokens outlive any playground that somebody forgets over a holiday.
 const SERVICE_TOKEN_TTL: &str = "720h";
 
@@ -160,14 +163,17 @@ async fn service_tokens(
     home: &Home,
 ) -> anyhow::Result<BTreeMap<ServiceRef, String>> {
     let first = nodes.first().context("a playground without nodes")?;
-    let mut files = BTreeMap::new();
-    for need in &catalog.services {
-        let service = need.service.to_string();
-        let args = ["token", "service", "--service", &service, "--ttl", SERVICE_TOKEN_TTL];
-        let created: TokenCreated = selvedge.ask(&first.socket, &args).await?;
-        let file = home.write_intent(&format!("{service}.token"), &created.token)?;
-        files.insert(need.service.clone(), file.to_string_lossy().into_owned());
-    }
+    let make = |need: &ServiceNeed| {
+        let service = need.service.clone();
+        async move {
+            let text = service.to_string();
+            let args = ["token", "service", "--service", &text, "--ttl", SERVICE_TOKEN_TTL];
+            let created: TokenCreated = selvedge.ask(&first.socket, &args).await?;
+            let file = home.write_intent(&format!("{service}.token"), &created.token)?;
+            anyhow::Ok((service, file.to_string_lossy().into_owned()))
+        }
+    };
+    let files = stream::iter(catalog.services.iter().map(make)).buffered(AT_ONCE).try_collect().await?;
     let newest: Status = selvedge.ask(&first.socket, &["status"]).await?;
     for node in nodes {
         eventually(&format!("node {} does not follow the policy", node.name), || async {
@@ -187,14 +193,15 @@ async fn register(
     fabric: &Fabric,
     ports: &PortBlock,
 ) -> anyhow::Result<()> {
-    let mut used = 0;
-    for endpoint in placed {
-        let local: Vec<_> = (used..used + endpoint.ports.len()).map(|i| ports.endpoint_port(i)).collect();
-        used += endpoint.ports.len();
-        let token = tokens.get(&endpoint.service).context("a service without a token")?;
-        fabric.add_endpoint(endpoint, &local, token).await?;
-    }
-    Ok(())
+    let mut free = (0..).map(|index| ports.endpoint_port(index));
+    let register = placed.iter().map(|endpoint| {
+        let local: Vec<_> = free.by_ref().take(endpoint.ports.len()).collect();
+        async move {
+            let token = tokens.get(&endpoint.service).context("a service without a token")?;
+            fabric.add_endpoint(endpoint, &local, token).await
+        }
+    });
+    stream::iter(register).buffered(AT_ONCE).try_collect().await
 }
 
 /// Waits until every contract name answers, on every node, with as many endpoints as serve it.
