@@ -101,6 +101,7 @@ pub struct Detector {
     transmits: VecDeque<(NodeId, Bytes)>,
     members: BTreeSet<NodeId>,
     rejoined: Option<u64>,
+    left: bool,
     announce_every_ms: u64,
     next_announce_ms: u64,
     rng: SmallRng,
@@ -127,6 +128,7 @@ impl Detector {
             transmits: VecDeque::new(),
             members: BTreeSet::new(),
             rejoined: None,
+            left: false,
             announce_every_ms: timers.probe_period_ms,
             next_announce_ms: 0,
             rng,
@@ -163,7 +165,7 @@ impl Detector {
             }
             self.drain(now_ms);
         }
-        if now_ms >= self.next_announce_ms {
+        if now_ms >= self.next_announce_ms && !self.left {
             self.next_announce_ms = now_ms + self.announce_every_ms;
             self.announce(now_ms);
         }
@@ -211,6 +213,7 @@ impl Detector {
 
     /// Tells the others that this node leaves.
     pub fn leave(&mut self, now_ms: u64) {
+        self.left = true;
         if let Err(error) = self.foca.leave_cluster(&mut self.runtime) {
             tracing::debug!(%error, "failure detector could not leave");
         }

@@ -418,3 +418,7 @@ impl Gossip {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+#[path = "gossip_tests.rs"]
+mod tests;

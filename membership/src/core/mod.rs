@@ -16,6 +16,8 @@ pub mod judge;
 pub mod own;
 pub mod rumors;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod view;
 pub mod watch;
 pub mod wire;

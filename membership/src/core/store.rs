@@ -332,3 +332,7 @@ impl RecordStore {
         self.sums[key.bucket()] ^= rank.digest;
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

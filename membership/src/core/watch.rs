@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_watched_is_bounded_and_wraps_around_the_ring() {
         let mut watch = watch(0..500);
-        let mut nudged = |watch: &mut Watch, at| {
+        let nudged = |watch: &mut Watch, at| {
             let ping = |n: &Nudge| matches!(n, Nudge::Ping(_));
             watch.poll_nudges(at).into_iter().filter(ping).count()
         };
