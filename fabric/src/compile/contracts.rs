@@ -52,8 +52,8 @@ pub(super) fn compile(
         unstated(&name, contract, members, tables, &mut edges);
         if edges.full {
             tables.problems.push(format!(
-                "Contract {name} and those after it are not compiled: the contracts make more than \
-                 {MAX_CONTRACT_SEGMENTS} edges; split contracts whose roles have very many members"
+                "part of Contract {name} and all contracts after it allow nothing: the contracts make more \
+                 than {MAX_CONTRACT_SEGMENTS} edges; split contracts whose roles have very many members"
             ));
             break;
         }

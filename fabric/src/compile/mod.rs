@@ -11,7 +11,7 @@
 //!   never taken for one that was let pass.
 //! * Guardrails become edges between groups of services, see [`selvedge_abi`].
 //!
-//! Where ranges overlap, [`flatten`] decides once, here, which rule speaks for a port.
+//! Where ranges overlap, `flatten` decides once, here, which rule speaks for a port.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +42,7 @@ pub const MAX_CONTRACT_SEGMENTS: usize = 2_000_000;
 /// so beyond this nothing at all is allowed, and that is reported.
 pub const MAX_GUARDRAIL_SEGMENTS: usize = 500_000;
 
-/// Who may talk to whom, by identity; what [`selvedge_abi::decide`] looks up.
+/// Who may talk to whom, by identity; what [`selvedge_abi::decide()`] looks up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerdictTables {
     /// Every service, and external that plays roles, with how the guardrails see it.

@@ -149,6 +149,22 @@ fn more_ranges_than_are_scanned_are_refused_and_said() {
     assert_eq!(reason(&shut, svc, db, "tcp/5432"), Reason::GuardrailDeny, "what does not fit is refused");
 }
 
+#[test]
+fn guardrails_that_do_not_fit_close_everything() {
+    let mut policy = voting_app().guardrail("all", Action::Deny, "*@getaway-app", "*@voting-app", &[]);
+    for i in 0..400 {
+        let service = format!("s{i}@d");
+        policy = policy
+            .service(&service, &[])
+            .guardrail(&format!("from{i}"), Action::Deny, &service, "*", &[])
+            .guardrail(&format!("to{i}"), Action::Deny, "*", &service, &[]);
+    }
+    let tables = compile(&policy, NOW_MS);
+    assert!(tables.problems[0].contains("every flow is refused"), "{:?}", tables.problems);
+    let flow = ("voting-svc@voting-app", "voting-db@voting-app", "tcp/5432");
+    assert_eq!(reason(&policy, flow.0, flow.1, flow.2), Reason::UnknownSource);
+}
+
 /// What the rules mean, read one by one for one flow.
 fn naive(policy: &PolicyState, from: &ServiceRef, to: &ServiceRef, class: Class, port: u16) -> Reason {
     let covers = |ports: &[PortRange]| {

@@ -5,7 +5,7 @@
 //!
 //! * [`explain`]: one pair, one port: the verdict, the rule, and if it is a refusal, what came close.
 //! * [`reach`]: every allowed pair.
-//! * [`assert`]: proofs of isolation and of reachability, with counter-examples.
+//! * [`assert()`]: proofs of isolation and of reachability, with counter-examples.
 
 use std::collections::BTreeSet;
 
