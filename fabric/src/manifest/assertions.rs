@@ -34,7 +34,8 @@ pub fn parse_assertions(text: &str, file: Option<&str>) -> Result<Vec<Assertion>
     reader.problems.extend(faults.into_iter().map(fault));
     let nodes: Vec<_> = documents.into_iter().flat_map(documents_of).collect();
     let numbered = nodes.iter().take(MAX_ASSERTIONS).enumerate();
-    let assertions = numbered.filter_map(|(i, node)| assertion(&mut reader, node, &format!("[{i}]"))).collect();
+    let assertions =
+        numbered.filter_map(|(i, node)| assertion(&mut reader, node, &format!("[{i}]"))).collect();
     if nodes.is_empty() && reader.problems.is_empty() {
         reader.problem(at, "", "holds no assertion", Some("write - deny: {from: …, to: …}".to_owned()));
     }
@@ -89,8 +90,9 @@ mod tests {
 
     #[test]
     fn problems_have_places() {
-        let problems = parse_assertions("- dney: {from: a@b, to: c@d}\n- deny: {from: '!', to: c@d}\n", Some("f"))
-            .expect_err("two problems");
+        let problems =
+            parse_assertions("- dney: {from: a@b, to: c@d}\n- deny: {from: '!', to: c@d}\n", Some("f"))
+                .expect_err("two problems");
         let lines: Vec<_> = problems.iter().filter_map(|p| p.place.as_ref()).map(|p| p.line).collect();
         assert!(lines.contains(&1) && lines.contains(&2), "{problems:?}");
         assert!(parse_assertions("", None).is_err());

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod manifests;
+mod model;
 mod nodes;
 mod objects;
 mod properties;
