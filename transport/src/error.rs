@@ -31,6 +31,9 @@ pub enum CredentialsError {
         /// The name in the certificate.
         found: NodeName,
     },
+    /// New credentials under another root than the pinned one.
+    #[error("the new certificate is under another root than the pinned one")]
+    Root,
     /// The key is unreadable or not the certificate's.
     #[error("the node key does not fit its certificate: {0}")]
     Key(String),

@@ -79,6 +79,17 @@ impl Ready {
             certified_with_root: Arc::new(CertifiedKey::new(with_root, signing_key)),
         })
     }
+
+    /// Itself, if it may follow `old`: a renewal changes neither the pinned root nor the node.
+    fn replaces(self, old: &Self) -> Result<Self, CredentialsError> {
+        if self.root != old.root {
+            return Err(CredentialsError::Root);
+        }
+        if self.leaf.node != old.leaf.node {
+            return Err(CredentialsError::Node { expected: old.leaf.node.clone(), found: self.leaf.node });
+        }
+        Ok(self)
+    }
 }
 
 /// The node's own credentials as they are now.
@@ -112,7 +123,8 @@ impl LocalIdentity {
         let (receiver, ready) = &mut *state;
         if receiver.has_changed().unwrap_or(false) {
             let newest = Arc::clone(&receiver.borrow_and_update());
-            match Ready::new(&newest, &self.fabric, ready.generation + 1) {
+            match Ready::new(&newest, &self.fabric, ready.generation + 1).and_then(|new| new.replaces(ready))
+            {
                 Ok(usable) => *ready = Arc::new(usable),
                 Err(error) => self.events.emit(
                     Severity::Warning,

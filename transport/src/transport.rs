@@ -420,7 +420,9 @@ impl Shared {
 
     fn recheck(&self) {
         let now_ms = now_ms();
-        for link in self.pool().links() {
+        // The lock must not be held in the loop, which takes it again.
+        let links = self.pool().links();
+        for link in links {
             let verdict = match now_ms.checked_sub(link.peer.not_after_ms) {
                 Some(ago_ms) if ago_ms > 0 && link.alpn != Alpn::Renew => {
                     Err(Refusal::Expired { ago_s: ago_ms / 1_000 })

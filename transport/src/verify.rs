@@ -7,7 +7,7 @@
 //! handshake, by ALPN (see [`crate::judge`]). All else (signatures, basic constraints, path length,
 //! extended key usage, the CAs' own validity at that moment) is webpki's.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
@@ -28,7 +28,7 @@ use crate::{
 const MAX_INTERMEDIATES: usize = 4;
 
 /// Why a chain is not of this fabric.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ChainError {
     #[error(transparent)]
     Leaf(#[from] LeafError),
@@ -42,6 +42,13 @@ pub(crate) enum ChainError {
     NotProcessor(String),
     #[error("the pinned root certificate is unusable: {0}")]
     Root(String),
+}
+
+/// In words, because rustls shows the `Debug` form of a verifier's error to people.
+impl fmt::Debug for ChainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<ChainError> for Error {

@@ -1,5 +1,8 @@
 //! The transport as a whole: endpoints on 127.0.0.1, real handshakes, real garbage.
 
-mod support;
-
+mod admission;
 mod basics;
+mod garbage;
+mod life;
+mod raw;
+mod support;
