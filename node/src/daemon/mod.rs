@@ -22,7 +22,7 @@ use selvedge_consensus::{Proposal, Replica};
 use selvedge_dns::Dns;
 use selvedge_fabric::{
     command::{Command, Role},
-    key::CommandId,
+    key::{CommandId, Signer},
     planner::Local,
     record::Presence,
 };
@@ -40,7 +40,7 @@ use crate::{
     events::Events,
     files,
     gate::PolicyGate,
-    identity::DataDir,
+    identity::{Contact, DataDir},
     issuer::IssuerSource,
     reconcile::{self, Planner},
     renew::{CertificateClock, Renewal},
@@ -188,6 +188,14 @@ impl Daemon {
                 events: events.clone(),
                 lifetime: config.certificates.lifetime,
                 gate,
+                me: Contact {
+                    name: me.clone(),
+                    key: key.public_key(),
+                    role: identity.role,
+                    fabric: reached.fabric.clone(),
+                    gossip: reached.gossip.clone(),
+                },
+                transport: transport.clone(),
             });
             transport.handle(Alpn::Join, Arc::new(JoinHandler(enroller.clone())));
             transport.handle(Alpn::Renew, Arc::new(RenewHandler(enroller)));

@@ -13,7 +13,7 @@ use selvedge_fabric::{
     policy::PolicyState,
     view::View,
 };
-use selvedge_transport::{Handler, PeerIdentity};
+use selvedge_transport::{Handler, PeerIdentity, Transport};
 use tokio::sync::watch;
 
 use super::{JOIN_VERSION, JoinReply, JoinRequest, RenewReply, RenewRequest, TRY_ANOTHER};
@@ -40,6 +40,10 @@ pub struct Enroller {
     pub lifetime: Duration,
     /// Who may renew.
     pub gate: Arc<PolicyGate>,
+    /// This processor, as a new node reaches it.
+    pub me: Contact,
+    /// Where the addresses of new nodes are noted, until their own records arrive.
+    pub transport: Transport,
 }
 
 /// Answers the join protocol.
@@ -96,6 +100,9 @@ impl Enroller {
             sealed_issuer,
         };
         self.admit(admit).await?;
+        if !request.addresses.is_empty() {
+            self.transport.book().set(&request.name, request.addresses.clone());
+        }
         let certificate =
             issuer.issue(&request.name, request.role, &key, self.lifetime).map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
         self.events.emit(
@@ -109,7 +116,7 @@ impl Enroller {
             params,
             epoch: self.replica.status().borrow().fence_epoch,
             certificate,
-            contacts: contacts(&policy, &self.view.borrow()),
+            contacts: self.contacts(&policy),
         };
         serde_json::to_vec(&reply).map(Bytes::from).map_err(|e| e.to_string())
     }
@@ -153,6 +160,29 @@ impl Enroller {
         let certificate = issuer.issue(&peer.node, role, &key, self.lifetime).map_err(|e| e.to_string())?;
         serde_json::to_vec(&RenewReply { certificate }).map(Bytes::from).map_err(|e| e.to_string())
     }
+
+    /// Processors that a new node can talk to: this one, then living ones.
+    fn contacts(&self, policy: &PolicyState) -> Vec<Contact> {
+        let view = self.view.borrow();
+        let others = policy.nodes.iter().filter(|(name, a)| a.role == Role::Processor && **name != self.me.name);
+        let mut known: Vec<_> = others
+            .filter_map(|(name, admission)| {
+                let seen = view.nodes.get(name).filter(|n| !n.addresses.is_empty())?;
+                let contact = Contact {
+                    name: name.clone(),
+                    key: admission.key,
+                    role: admission.role,
+                    fabric: seen.addresses.clone(),
+                    gossip: seen.gossip.clone(),
+                };
+                Some((seen.state, contact))
+            })
+            .collect();
+        known.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
+        let mut contacts = vec![self.me.clone()];
+        contacts.extend(known.into_iter().map(|(_, contact)| contact).take(MAX_CONTACTS - 1));
+        contacts
+    }
 }
 
 /// Checks what can be checked before anything is agreed. The count of uses is exact only in the state
@@ -182,25 +212,3 @@ fn check_token(token: &JoinToken, request: &JoinRequest, now_ms: UnixMs) -> Resu
     }
     Ok(())
 }
-
-/// Processors that a new node can talk to, living ones first.
-fn contacts(policy: &PolicyState, view: &View) -> Vec<Contact> {
-    let processors = policy.nodes.iter().filter(|(_, a)| a.role == Role::Processor);
-    let mut known: Vec<_> = processors
-        .filter_map(|(name, admission)| {
-            let seen = view.nodes.get(name)?;
-            let contact = Contact {
-                name: name.clone(),
-                key: admission.key,
-                role: admission.role,
-                fabric: seen.addresses.clone(),
-                gossip: seen.gossip.clone(),
-            };
-            Some((seen.state, contact))
-        })
-        .collect();
-    known.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
-    known.truncate(MAX_CONTACTS);
-    known.into_iter().map(|(_, contact)| contact).collect()
-}
-
