@@ -132,3 +132,40 @@ pub(crate) fn now_ms() -> UnixMs {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{TestCa, public_key};
+
+    #[test]
+    fn a_leaf_says_who_and_what() {
+        let (ca, key) = (TestCa::new("test"), TestCa::node_key());
+        let shown = ca.credentials_with(&ca.leaf("p1"), &key);
+        let leaf = Leaf::read(&shown.chain[0]).unwrap();
+        assert_eq!((leaf.fabric.as_str(), leaf.node.as_str()), ("test", "p1"));
+        assert_eq!((leaf.key, leaf.processor), (public_key(&key), true));
+        assert!(Leaf::read(&shown.issuing).is_err(), "a CA is no node");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = Leaf::read(&CertificateDer::from(bytes));
+        }
+
+        #[test]
+        fn a_damaged_certificate_is_read_without_panic(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut der = TestCa::new("test").credentials("p1").chain[0].to_vec();
+            for (index, byte) in changes {
+                let position = index.index(der.len());
+                der[position] = byte;
+            }
+            let _ = Leaf::read(&CertificateDer::from(der));
+        }
+    }
+}

@@ -3,9 +3,9 @@
 //! Joining, renewal, consensus, failure detection and links share one UDP port and are told apart by
 //! ALPN ([`Alpn`]). A connection passes three doors before anything it says is read:
 //!
-//! 1. **TLS** ([`verify`]): 1.3 only, both sides show a chain that ends in the pinned root. Only a
+//! 1. **TLS** (`verify`): 1.3 only, both sides show a chain that ends in the pinned root. Only a
 //!    joining node may come without; it then gets a single small request, and nothing else.
-//! 2. **Judgement** ([`judge`]): fabric, validity in time (by ALPN), and, for the side that dialled,
+//! 2. **Judgement** (`judge`): fabric, validity in time (by ALPN), and, for the side that dialled,
 //!    that the node that answered is the one that was meant. The server name is a constant.
 //! 3. **The gate** ([`Gate`]): whether policy admits that name with that key for that use. It is
 //!    asked on both sides, and again whenever policy changes ([`Transport::recheck`]).
@@ -18,7 +18,7 @@
 //! dial each other at once both connections live and both sides prefer the same one.
 //!
 //! What never happens here: a session is resumed (that would skip the certificates), a queue grows
-//! without bound (see [`limits`]), bytes from outside panic, a peer is believed without a certificate.
+//! without bound (see `limits`), bytes from outside panic, a peer is believed without a certificate.
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
