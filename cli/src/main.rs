@@ -1,35 +1,39 @@
 //! The `selvedge` program.
+//!
+//! * [`args`]: what people type. [`commands`]: what each command does, one small file each.
+//! * [`client`]: HTTP to a node, over the local socket or TLS, with failover.
+//! * [`output`]: tables, JSON, YAML. Data goes to stdout, everything else to stderr.
+//! * [`failure`]: what went wrong, where, what to do, and the exit code.
+//! * [`doctor`]: checks of the host.
+//! * [`playground`], [`drill`]: a whole fabric on this machine, and what it survives.
 
+mod args;
+mod client;
+mod commands;
+mod doctor;
 mod drill;
+mod failure;
+mod output;
 mod playground;
 mod probe;
+mod progress;
+mod sources;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::Parser as _;
 
-/// A service interconnection fabric in which no machine is special.
-#[derive(Parser)]
-struct Selvedge {
-    /// How to print: table or json
-    #[arg(short, long, global = true, default_value = "table")]
-    output: String,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    Playground(playground::PlaygroundArgs),
-    Drill(drill::DrillArgs),
-}
-
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let Selvedge { output, command } = Selvedge::parse();
-    let json = output == "json";
-    match command {
-        Command::Playground(args) => playground::run(args, json).await,
-        Command::Drill(args) => drill::run(args, json).await,
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure::Failure::new(format!("cannot start: {error}")).report(),
+    };
+    let outcome = runtime.block_on(commands::run(cli));
+    // A blocking read of stdin must not keep the program alive.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
     }
 }

@@ -34,6 +34,7 @@ pub(crate) struct DrillArgs {
 #[derive(Debug, Clone, clap::Subcommand)]
 enum DrillCommand {
     /// List the drills
+    #[command(after_help = "Example: selvedge drill list")]
     List,
     /// Run one on a playground; exits 0 when it passes, 5 otherwise
     #[command(after_help = "Example: selvedge drill run cloud-loss --cloud aws")]

@@ -46,7 +46,6 @@ pub fn parse_assertions(text: &str, file: Option<&str>) -> Result<Vec<Assertion>
 }
 
 fn assertion(r: &mut Reader, node: &Node, path: &str) -> Option<Assertion> {
-    let before = r.problems.len();
     let mut fields = Fields::new(r, node, path)?;
     let deny = fields.optional(r, "deny", pattern);
     let allow = fields.optional(r, "allow", pattern);
@@ -60,7 +59,7 @@ fn assertion(r: &mut Reader, node: &Node, path: &str) -> Option<Assertion> {
         }
         (None, None) => {
             // A misspelt word or a bad pattern has been reported already.
-            if r.problems.len() == before {
+            if r.problems.is_empty() {
                 r.problem(node.at, path, "must be deny or allow", None);
             }
             None

@@ -2,8 +2,8 @@
 
 use selvedge_fabric::{
     Revision, command,
-    manifest::API_VERSION,
-    object::{Object, Spec},
+    manifest::{self, API_VERSION},
+    object::Object,
     policy::HistoryEntry,
 };
 use serde::{Deserialize, Serialize};
@@ -190,25 +190,9 @@ impl From<&Object> for Manifest {
                 name: object.key.name.clone(),
                 domain: object.key.domain.as_ref().map(ToString::to_string),
             },
-            spec: spec_value(&object.spec),
+            spec: manifest::to_value(object)["spec"].take(),
         }
     }
-}
-
-/// The spec alone. The types hold nothing that JSON cannot say, so a failure cannot happen; were it to,
-/// an empty spec is shown.
-fn spec_value(spec: &Spec) -> Value {
-    match spec {
-        Spec::Zone(s) => serde_json::to_value(s),
-        Spec::Link(s) => serde_json::to_value(s),
-        Spec::Domain(s) => serde_json::to_value(s),
-        Spec::Template(s) => serde_json::to_value(s),
-        Spec::Contract(s) => serde_json::to_value(s),
-        Spec::Service(s) => serde_json::to_value(s),
-        Spec::Guardrail(s) => serde_json::to_value(s),
-        Spec::External(s) => serde_json::to_value(s),
-    }
-    .unwrap_or_default()
 }
 
 impl From<&command::Change> for Change {
