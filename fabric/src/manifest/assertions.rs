@@ -46,6 +46,7 @@ pub fn parse_assertions(text: &str, file: Option<&str>) -> Result<Vec<Assertion>
 }
 
 fn assertion(r: &mut Reader, node: &Node, path: &str) -> Option<Assertion> {
+    let before = r.problems.len();
     let mut fields = Fields::new(r, node, path)?;
     let deny = fields.optional(r, "deny", pattern);
     let allow = fields.optional(r, "allow", pattern);
@@ -59,7 +60,7 @@ fn assertion(r: &mut Reader, node: &Node, path: &str) -> Option<Assertion> {
         }
         (None, None) => {
             // A misspelt word or a bad pattern has been reported already.
-            if r.problems.is_empty() {
+            if r.problems.len() == before {
                 r.problem(node.at, path, "must be deny or allow", None);
             }
             None

@@ -6,6 +6,7 @@
 
 mod admission;
 mod lock;
+mod release;
 mod serve;
 mod tasks;
 mod tls;
@@ -205,6 +206,7 @@ impl Daemon {
         spawn(Box::pin(tasks::feed_address_book(view.clone(), transport.clone(), me.clone())) as Carrier);
         spawn(Box::pin(tasks::recheck_connections(policy.clone(), transport.clone())));
         spawn(Box::pin(tasks::feed_liveness(view.clone(), policy.clone(), liveness)));
+        spawn(Box::pin(release::run(replica.clone(), view.clone(), me.clone())));
         spawn(Box::pin(tasks::announce_endpoints(endpoints.facts(), membership.clone())));
         let presence = Presence {
             addresses: reached.fabric.clone(),
