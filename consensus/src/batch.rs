@@ -12,7 +12,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::Core,
@@ -67,9 +66,13 @@ pub(crate) async fn submit(core: &Core, proposal: Proposal, within: Duration) ->
         Ok(made) => made,
         Err(why) => return Proposed::Rejected(why),
     };
-    if core.submissions.try_send(submission).is_err() {
-        let why = format!("{MAX_WAITING} proposals wait already on {}: try again in a moment", core.me);
-        return Proposed::Rejected(why);
+    match core.submissions.try_send(submission) {
+        Ok(()) => {}
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            let why = format!("{MAX_WAITING} proposals wait already on {}: try again in a moment", core.me);
+            return Proposed::Rejected(why);
+        }
+        Err(mpsc::error::TrySendError::Closed(_)) => return Proposed::NotLeader(core.leader_hint()),
     }
     match tokio::time::timeout(within, answer).await {
         Ok(Ok(proposed)) => proposed,
@@ -78,10 +81,10 @@ pub(crate) async fn submit(core: &Core, proposal: Proposal, within: Duration) ->
     }
 }
 
-/// Runs until `stop`.
-pub(crate) async fn run(core: Arc<Core>, mut waiting: mpsc::Receiver<Submission>, stop: CancellationToken) {
+/// Runs until the replica ends.
+pub(crate) async fn run(core: Arc<Core>, mut waiting: mpsc::Receiver<Submission>) {
     let mut queue = VecDeque::new();
-    while let Some(first) = next(&mut queue, &mut waiting, &stop).await {
+    while let Some(first) = next(&core, &mut queue, &mut waiting).await {
         queue.push_front(first);
         collect(&mut queue, &mut waiting);
         if let Err(refusal) = may_append(&core).await {
@@ -91,22 +94,22 @@ pub(crate) async fn run(core: Arc<Core>, mut waiting: mpsc::Receiver<Submission>
         let batch = take_batch(&mut queue);
         tokio::select! {
             () = append(&core, batch, &mut waiting, &mut queue) => {}
-            () = stop.cancelled() => return,
+            () = core.stop.cancelled() => return,
         }
     }
 }
 
 async fn next(
+    core: &Core,
     queue: &mut VecDeque<Submission>,
     waiting: &mut mpsc::Receiver<Submission>,
-    stop: &CancellationToken,
 ) -> Option<Submission> {
     if let Some(first) = queue.pop_front() {
         return Some(first);
     }
     tokio::select! {
         first = waiting.recv() => first,
-        () = stop.cancelled() => None,
+        () = core.stop.cancelled() => None,
     }
 }
 

@@ -20,6 +20,8 @@ use tokio::{
     time::Instant,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     batch::Submission,
     network::Link,
@@ -55,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) submissions: mpsc::Sender<Submission>,
     pub(crate) started: Instant,
+    /// Cancelled when the replica is to end.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Core {
@@ -64,14 +68,14 @@ impl Core {
 
     /// Whether this replica believes that it leads; its quorum may be gone.
     pub(crate) fn leads(&self) -> bool {
-        self.raft.metrics().borrow().state == ServerState::Leader
+        !self.stop.is_cancelled() && self.raft.metrics().borrow().state == ServerState::Leader
     }
 
     /// How long ago a quorum last answered this leader.
     pub(crate) fn quorum_age(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let leads = metrics.state == ServerState::Leader;
+        let leads = !self.stop.is_cancelled() && metrics.state == ServerState::Leader;
         metrics.millis_since_quorum_ack.filter(|_| leads).map(Duration::from_millis)
     }
 
@@ -95,7 +99,7 @@ impl Core {
     pub(crate) fn leader_hint(&self) -> LeaderHint {
         let metrics = self.metrics();
         let term = metrics.current_term;
-        if metrics.state == ServerState::Leader {
+        if self.leads() {
             return LeaderHint { leader: Some(self.me.clone()), term };
         }
         let recent = |at: Instant| at.elapsed() <= self.link.timers().election_max();
@@ -121,6 +125,9 @@ impl Core {
 
     /// Why this replica's Raft does not run any more, if so.
     pub(crate) fn stopped(&self) -> Option<String> {
+        if self.stop.is_cancelled() {
+            return Some("the node is shutting down".to_owned());
+        }
         self.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 }

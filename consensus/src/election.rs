@@ -11,7 +11,6 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::Core,
@@ -22,6 +21,15 @@ use crate::{
 
 /// How often the countdown is looked at.
 const TICK: Duration = Duration::from_millis(25);
+
+/// How long a voter hears no leader before it asks, in election timeouts. The spread keeps two voters
+/// from asking at once; more of it only lengthens the gap after a leader's death.
+const WAIT: std::ops::Range<f64> = 1.0..1.7;
+/// A pre-vote is given up after this part of an election timeout, which holds three round trips at
+/// least: the dead leader itself is among those asked, and must not hold up the next attempt.
+const PRE_VOTES_PER_ELECTION: u32 = 3;
+/// Pause after a refused pre-vote, in election timeouts.
+const RETRY: std::ops::Range<f64> = 0.1..0.3;
 
 /// Whether to promise a vote to one whose newest log entry is `theirs`.
 pub(crate) fn would_vote(
@@ -43,36 +51,48 @@ pub(crate) fn is_majority(configurations: &[BTreeSet<u64>], granted: &BTreeSet<u
 struct Countdown {
     random: StdRng,
     attempt: Instant,
-    /// Between 1 and 2, times the election timeout.
+    /// How long no leader must have been heard, in election timeouts.
     factor: f64,
+    /// How long the last attempt must be over, in election timeouts.
+    pause: f64,
 }
 
 impl Countdown {
     fn new(seed: u64, now: Instant) -> Self {
-        let mut countdown = Self { random: StdRng::seed_from_u64(seed), attempt: now, factor: 1.0 };
+        let random = StdRng::seed_from_u64(seed);
+        let mut countdown = Self { random, attempt: now, factor: 1.0, pause: 1.0 };
         countdown.restart(now);
         countdown
     }
 
+    /// After an election was started: it must have time to succeed.
     fn restart(&mut self, now: Instant) {
         self.attempt = now;
-        self.factor = self.random.random_range(1.0..2.0);
+        self.factor = self.random.random_range(WAIT);
+        self.pause = self.factor;
+    }
+
+    /// After the others said no. Mostly they heard the leader a moment later than this voter did, so
+    /// asking again soon finds them ready; and asking disturbs nobody.
+    fn retry(&mut self, now: Instant) {
+        self.attempt = now;
+        self.pause = self.random.random_range(RETRY);
     }
 
     fn is_over(&self, now: Instant, leader_silence: Duration, timers: &Timers) -> bool {
-        let wait = timers.election.mul_f64(self.factor);
-        leader_silence >= wait && now.duration_since(self.attempt) >= wait
+        let pause = timers.election.mul_f64(self.pause);
+        leader_silence >= timers.election.mul_f64(self.factor) && now.duration_since(self.attempt) >= pause
     }
 }
 
-/// Runs until `stop`.
-pub(crate) async fn run(core: Arc<Core>, seed: u64, stop: CancellationToken) {
+/// Runs until the replica ends.
+pub(crate) async fn run(core: Arc<Core>, seed: u64) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut countdown = Countdown::new(seed, Instant::now());
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = core.stop.cancelled() => return,
             _ = tick.tick() => {}
         }
         let voters = core.voters();
@@ -82,8 +102,10 @@ pub(crate) async fn run(core: Arc<Core>, seed: u64, stop: CancellationToken) {
         let timers = core.link.timers();
         let alone = voters.len() == 1;
         if alone || countdown.is_over(Instant::now(), core.leader_silence(), &timers) {
-            campaign(&core, &timers).await;
-            countdown.restart(Instant::now());
+            match campaign(&core, &timers).await {
+                Campaign::Started => countdown.restart(Instant::now()),
+                Campaign::Declined => countdown.retry(Instant::now()),
+            }
         }
         if alone {
             // Becoming leader takes a sync of the vote; asking again meanwhile only raises the term.
@@ -92,44 +114,51 @@ pub(crate) async fn run(core: Arc<Core>, seed: u64, stop: CancellationToken) {
     }
 }
 
+/// What came of asking.
+enum Campaign {
+    Started,
+    Declined,
+}
+
 /// Asks all voters, and starts an election if a majority would vote for this node.
-async fn campaign(core: &Core, timers: &Timers) {
+async fn campaign(core: &Core, timers: &Timers) -> Campaign {
     let last = match core.store.last_log_id() {
         Ok(last) => last,
         Err(error) => {
             tracing::error!(%error, "cannot read the log, so this voter does not stand for election");
-            return;
+            return Campaign::Declined;
         }
     };
     let configurations = core.metrics().membership_config.membership().get_joint_config().clone();
     let mut granted = BTreeSet::from([core.id]);
     let voters = core.voters();
+    let within = timers.election / PRE_VOTES_PER_ELECTION;
     let asks = voters.iter().filter(|(id, _)| **id != core.id).map(|(id, member)| async move {
-        let answer =
-            core.link.call(Some(*id), &member.name, Ask::PreVote { last }, Some(timers.election)).await;
+        let answer = core.link.call(Some(*id), &member.name, Ask::PreVote { last }, Some(within)).await;
         matches!(answer, Ok(Answer::PreVote { granted: true })).then_some(*id)
     });
     let mut answers: FuturesUnordered<_> = asks.collect();
     while !is_majority(&configurations, &granted) {
         match answers.next().await {
             Some(voter) => granted.extend(voter),
-            None => return,
+            None => return Campaign::Declined,
         }
     }
     if core.leader_silence() < timers.election && voters.len() > 1 {
-        return;
+        return Campaign::Declined;
     }
     tracing::info!(voters = granted.len(), "a majority would vote for this node: standing for election");
     if let Err(error) = core.raft.trigger().elect().await {
         tracing::error!(%error, "the replica has stopped");
     }
+    Campaign::Started
 }
 
 /// Keeps followers from asking: sends heartbeats while this node leads, and measures.
-pub(crate) async fn heartbeats(core: Arc<Core>, stop: CancellationToken) {
+pub(crate) async fn heartbeats(core: Arc<Core>) {
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = core.stop.cancelled() => return,
             () = tokio::time::sleep(core.link.timers().heartbeat) => {}
         }
         if !core.leads() {

@@ -30,6 +30,8 @@ mod serve;
 mod status;
 mod store;
 pub mod survival;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod types;
 mod wire;

@@ -75,6 +75,7 @@ impl Machine {
 
 /// Applies one entry. A batch that cannot be decoded stops the replica: to skip it would make this
 /// policy differ from everybody else's.
+#[expect(clippy::result_large_err, reason = "openraft's storage error is what its trait returns")]
 fn apply_entry(state: &mut AppliedState, entry: Entry) -> Result<Vec<Outcome>, StorageError> {
     state.last = Some(entry.log_id);
     match entry.payload {
@@ -106,9 +107,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut state = self.now();
-        let outcomes: Result<_, _> = entries.into_iter().map(|e| apply_entry(&mut state, e)).collect();
+        let mut outcomes = Vec::new();
+        for entry in entries {
+            outcomes.push(apply_entry(&mut state, entry)?);
+        }
         self.replace(state);
-        outcomes
+        Ok(outcomes)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {

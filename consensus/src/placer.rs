@@ -14,7 +14,6 @@ use selvedge_fabric::{
     view::Liveness,
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::{Core, member_name},
@@ -31,12 +30,12 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
 /// A member that failure detection knows nothing of counts as silent after this time.
 const SILENT: Duration = Duration::from_secs(3);
 
-/// Runs until `stop`.
-pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
+/// Runs until the replica ends.
+pub(crate) async fn run(core: Arc<Core>) {
     let mut leading_since = None;
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = core.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         if !core.quorum_is_fresh() {
@@ -56,7 +55,7 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
         };
         let Some((change, what)) = change else { continue };
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = core.stop.cancelled() => return,
             () = carry_out(&core, change, &what) => {}
         }
     }

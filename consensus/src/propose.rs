@@ -122,10 +122,21 @@ pub(crate) async fn propose(
 }
 
 async fn send_proposal(core: &Core, leader: &NodeName, ask: Ask, within: Duration) -> Attempt<Outcome> {
-    match core.link.call(None, leader, ask, Some(within)).await {
+    let answer = tokio::select! {
+        answer = core.link.call(None, leader, ask, Some(within)) => answer,
+        () = somebody_else_leads(core, leader) => return Attempt::Lost,
+    };
+    match answer {
         Ok(Answer::Propose(proposed)) => decode_proposed(proposed),
         Ok(_) => Attempt::Lost,
         Err(error) => failed_call(error),
+    }
+}
+
+/// Returns when this replica hears another leader: then there is no point in waiting for the old one.
+async fn somebody_else_leads(core: &Core, leader: &NodeName) {
+    while core.leader_hint().leader.is_none_or(|now| now == *leader) {
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -239,7 +250,7 @@ impl<'a> Search<'a> {
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
-            let known = if self.first { self.known_leader() } else { self.hint.take() };
+            let known = self.hint.take().or_else(|| self.known_leader());
             self.first = false;
             let leader = match known {
                 Some(leader) => Some(leader),

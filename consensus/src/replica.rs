@@ -116,7 +116,6 @@ pub struct Replica {
     pub(crate) core: Arc<Core>,
     status: watch::Receiver<Arc<QuorumStatus>>,
     tasks: TaskTracker,
-    stop: CancellationToken,
 }
 
 impl Replica {
@@ -128,38 +127,43 @@ impl Replica {
     /// # Errors
     /// When the directory is damaged, foreign, in use or not writable.
     pub async fn open_over(settings: Settings, rpc: Arc<dyn Rpc>) -> Result<Self, OpenError> {
+        let (dir, id, me) = (settings.dir.clone(), settings.key.node_id(), settings.me.clone());
+        // Opening reads the whole database: not on the runtime's threads.
+        let open = move || open_unlocked(&dir, id, &me).map(|engine| Store::new(Arc::new(engine)));
+        match tokio::task::spawn_blocking(open).await {
+            Ok(store) => Self::start(settings, store?, rpc).await,
+            Err(_) => Err(OpenError::Interrupted),
+        }
+    }
+
+    /// Starts a replica on an open store.
+    pub(crate) async fn start(
+        settings: Settings,
+        store: Store,
+        rpc: Arc<dyn Rpc>,
+    ) -> Result<Self, OpenError> {
         let Settings { dir, me, key, liveness, timers, events, seed } = settings;
-        let id = key.node_id();
-        let (store, machine, policy) = open_store(dir.clone(), id, me.clone()).await?;
+        store.check_log()?;
+        let (machine, policy) = Machine::load(store.clone())?;
+        let id = key.node_id().0;
         let link = Arc::new(Link::new(rpc, timers, store.epoch()?));
-        let config = Arc::new(raft_config(&timers));
-        let raft = Raft::new(id.0, config, Links(Arc::clone(&link)), LogStore(store.clone()), machine).await;
+        let (links, log) = (Links(Arc::clone(&link)), LogStore(store.clone()));
+        let raft = Raft::new(id, Arc::new(raft_config(&timers)), links, log, machine).await;
         let raft = raft.map_err(|e| OpenError::Raft { path: dir, why: e.to_string() })?;
         let (submissions, waiting) = mpsc::channel(batch::MAX_WAITING);
-        let started = Instant::now();
-        let core = Arc::new(Core {
-            me,
-            id: id.0,
-            raft,
-            store,
-            link,
-            policy,
-            liveness,
-            events,
-            submissions,
-            started,
-        });
+        let (started, stop) = (Instant::now(), CancellationToken::new());
+        let core = Core { me, id, raft, store, link, policy, liveness, events, submissions, started, stop };
+        let core = Arc::new(core);
         core.introduce_members();
-
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (publish, status) = watch::channel(Arc::new(status::of(&core)));
-        tasks.spawn(batch::run(Arc::clone(&core), waiting, stop.clone()));
-        tasks.spawn(election::run(Arc::clone(&core), seed, stop.clone()));
-        tasks.spawn(election::heartbeats(Arc::clone(&core), stop.clone()));
-        tasks.spawn(placer::run(Arc::clone(&core), stop.clone()));
-        tasks.spawn(status::run(Arc::clone(&core), publish, stop.clone()));
+        let tasks = TaskTracker::new();
+        tasks.spawn(batch::run(Arc::clone(&core), waiting));
+        tasks.spawn(election::run(Arc::clone(&core), seed));
+        tasks.spawn(election::heartbeats(Arc::clone(&core)));
+        tasks.spawn(placer::run(Arc::clone(&core)));
+        tasks.spawn(status::run(Arc::clone(&core), publish));
         tasks.close();
-        Ok(Self { core, status, tasks, stop })
+        Ok(Self { core, status, tasks })
     }
 
     /// Makes this replica the first voter of a new fabric and commits its first command.
@@ -225,7 +229,7 @@ impl Replica {
 
     /// Stops all tasks and Raft, and syncs what is left to write.
     pub async fn shutdown(&self) {
-        self.stop.cancel();
+        self.core.stop.cancel();
         self.tasks.wait().await;
         if let Err(error) = self.core.raft.shutdown().await {
             tracing::error!(%error, "Raft did not stop in order");
@@ -244,22 +248,6 @@ impl Core {
                 self.link.rpc.suggest(&member.name, &member.addrs);
             }
         }
-    }
-}
-
-type Opened = (Store, Machine, watch::Receiver<Arc<PolicyState>>);
-
-/// Opening reads the whole database: not on the runtime's threads.
-async fn open_store(dir: PathBuf, id: NodeId, me: NodeName) -> Result<Opened, OpenError> {
-    let open = move || -> Result<Opened, StoreError> {
-        let store = Store::new(Arc::new(open_unlocked(&dir, id, &me)?));
-        store.check_log()?;
-        let (machine, policy) = Machine::load(store.clone())?;
-        Ok((store, machine, policy))
-    };
-    match tokio::task::spawn_blocking(open).await {
-        Ok(opened) => Ok(opened?),
-        Err(_) => Err(OpenError::Interrupted),
     }
 }
 

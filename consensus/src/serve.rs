@@ -43,6 +43,9 @@ async fn answer(core: &Arc<Core>, from: u64, name: &NodeName, request: Request) 
         core.events.emit(Severity::Security, "raft-fenced", name.as_str(), message);
         return Answer::Fenced { epoch };
     }
+    if let Some(why) = core.stopped() {
+        return Answer::Stopped { why };
+    }
     core.link.contacts.heard(from, None);
     if let Some(leader) = spoken_as_leader(&request.ask)
         && leader.leader_id().voted_for() != Some(from)
@@ -134,3 +137,6 @@ async fn propose(core: &Arc<Core>, proposal: &[u8], within_ms: u64) -> Proposed 
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

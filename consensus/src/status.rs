@@ -15,7 +15,6 @@ use selvedge_fabric::{
 };
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::{Core, member_name},
@@ -101,9 +100,7 @@ pub(crate) fn of(core: &Core) -> QuorumStatus {
         false => word.filter(|_| heard).and_then(|word| member_name(&metrics, word.id)),
     };
     let quorum = if core.leads() { core.quorum_is_fresh() } else { heard && word.is_some_and(|w| w.quorum) };
-    let stopped = core.stopped().map(|why| {
-        format!("this replica has stopped and acknowledges nothing more ({why}): check its disk, then restart the node")
-    });
+    let stopped = core.stopped().map(|why| stopped_text(&why));
     QuorumStatus {
         leader,
         term: metrics.current_term,
@@ -134,19 +131,23 @@ impl Core {
     }
 }
 
-/// Publishes the status and tells of changes of the leader, until `stop`.
-pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus>>, stop: CancellationToken) {
+/// Publishes the status and tells of changes of the leader, until the replica ends.
+pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus>>) {
     let mut metrics = core.raft.metrics();
-    let mut was_stopped = false;
+    let (mut was_stopped, mut told_stopped) = (false, false);
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = core.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
             changed = metrics.changed(), if !was_stopped => was_stopped = changed.is_err(),
         }
         let now = of(&core);
         let before = Arc::clone(&publish.borrow());
         tell(&core, &before, &now);
+        if let Some(why) = core.stopped().filter(|_| !told_stopped && !core.stop.is_cancelled()) {
+            told_stopped = true;
+            core.events.emit(Severity::Warning, "replica-stopped", core.me.as_str(), stopped_text(&why));
+        }
         // Staleness grows all the time; by itself it is no news.
         let news = QuorumStatus { staleness_ms: before.staleness_ms, ..now.clone() } != *before;
         publish.send_if_modified(|status| {
@@ -173,9 +174,10 @@ fn tell(core: &Core, before: &QuorumStatus, now: &QuorumStatus) {
         );
         core.events.emit(Severity::Warning, "quorum-lost", core.me.as_str(), message);
     }
-    if let (None, Some(why)) = (&before.warning, &now.warning)
-        && core.stopped().is_some()
-    {
-        core.events.emit(Severity::Warning, "replica-stopped", core.me.as_str(), why.clone());
-    }
+}
+
+fn stopped_text(why: &str) -> String {
+    format!(
+        "this replica has stopped and acknowledges nothing more ({why}): check its disk, then restart the node"
+    )
 }

@@ -19,7 +19,7 @@ const HEARTBEATS_PER_ELECTION: u32 = 4;
 pub struct Timers {
     /// Between heartbeats of the leader.
     pub heartbeat: Duration,
-    /// A voter that heard no leader for a random time between this and twice as long asks for an
+    /// A voter that heard no leader for a random time between this and 1.7 times as long asks for an
     /// election; one that heard a leader within this time refuses to help.
     pub election: Duration,
     /// A voter that is down for longer is replaced, where placement allows it.
@@ -52,7 +52,7 @@ impl Timers {
         Self { heartbeat, election, ..*self }
     }
 
-    /// The longest a voter waits before it asks for an election.
+    /// The longest a voter waits before it asks for an election, and a little more.
     #[must_use]
     pub fn election_max(&self) -> Duration {
         self.election * 2

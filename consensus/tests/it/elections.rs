@@ -1,0 +1,180 @@
+//! Elections, refusals without a quorum, restarts; in virtual time.
+
+use std::time::Duration;
+
+use selvedge_consensus::{NO_LEADER_PATIENCE, ProposeError};
+use selvedge_fabric::{command::Command, key::TokenId};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    fabric::{self, holds, name, propose},
+    virtual_net::{Cluster, key},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test(start_paused = true)]
+async fn one_node_starts_writes_and_comes_back_alone() {
+    let cluster = Cluster::empty(1);
+    cluster.found("p1", "aws").await;
+    let id = TokenId([1; 9]);
+    let replica = cluster.net.replica("p1");
+    let applied = replica.propose(fabric::write(id), PATIENCE).await.expect("written");
+    assert!(holds(&replica.policy().borrow(), id));
+    drop(replica);
+    cluster.stop("p1").await;
+
+    let replica = cluster.start("p1").await;
+    assert_eq!(replica.policy().borrow().revision, applied.revision, "published before anybody leads");
+    assert_eq!(replica.barrier(PATIENCE).await, Ok(applied.revision));
+    drop(replica);
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_proposal_is_applied_once() {
+    let cluster = Cluster::of_three(2).await;
+    let proposal = fabric::write(TokenId([2; 9]));
+    let first = cluster.net.replica("p2").propose(proposal.clone(), PATIENCE).await.expect("written");
+    let again = cluster.net.replica("p3").propose(proposal, PATIENCE).await.expect("remembered");
+    assert_eq!(first, again);
+    let refused = cluster.net.replica("p2").propose(fabric::init("p9", "aws", key("p9")), PATIENCE).await;
+    assert!(matches!(refused, Err(ProposeError::Refused(_))), "{refused:?}");
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_returns_does_not_depose_the_leader() {
+    let cluster = Cluster::of_three(3).await;
+    let leader = cluster.leader().await;
+    let term = cluster.net.replica(leader.as_str()).status().borrow().term;
+    let others: Vec<_> = ["p1", "p2", "p3"].into_iter().filter(|n| *n != leader.as_str()).collect();
+    for cycle in 0..20 {
+        cluster.net.cut(&name(others[cycle % 2]));
+        sleep(Duration::from_secs(5)).await;
+        cluster.net.heal();
+        sleep(Duration::from_secs(3)).await;
+        let status = cluster.net.replica(others[cycle % 2]).status().borrow().clone();
+        assert_eq!((status.leader.as_ref(), status.term), (Some(&leader), term), "cycle {cycle}");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_leader_is_followed_by_another_within_a_second_and_a_half() {
+    let cluster = Cluster::of_three(4).await;
+    let leader = cluster.leader().await;
+    let survivor = if leader == name("p2") { "p3" } else { "p2" };
+    cluster.net.cut(&leader);
+    let start = Instant::now();
+    let written = cluster.net.replica(survivor).propose(fabric::write(TokenId([4; 9])), PATIENCE).await;
+    let gap = start.elapsed();
+    written.expect("written under a new leader");
+    // Virtual time: how long the protocol waits, whatever the machine does.
+    assert!(gap < Duration::from_millis(1_500), "{gap:?}");
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_quorum_a_write_is_refused_in_time_and_names_who_is_missing() {
+    let cluster = Cluster::of_three(5).await;
+    let leader = cluster.leader().await;
+    let dead: Vec<_> = ["p1", "p2", "p3"].into_iter().filter(|n| *n != leader.as_str()).collect();
+    for cut in [&dead[..], &[leader.as_str(), dead[0]]] {
+        cut.iter().for_each(|node| cluster.net.cut(&name(node)));
+        sleep(Duration::from_secs(3)).await;
+        let alive = ["p1", "p2", "p3"].into_iter().find(|n| !cut.contains(n)).expect("one is left");
+        let replica = cluster.net.replica(alive);
+        let start = Instant::now();
+        let refused = replica.propose(fabric::write(TokenId(rand::random())), PATIENCE).await;
+        assert!(start.elapsed() <= NO_LEADER_PATIENCE + Duration::from_secs(1), "{:?}", start.elapsed());
+        let Err(ProposeError::NoQuorum { missing, remedy }) = refused else { panic!("{refused:?}") };
+        let expected: Vec<_> = cut.iter().map(|n| name(n)).collect();
+        let mut missing = missing;
+        missing.sort();
+        let mut expected = expected;
+        expected.sort();
+        assert_eq!(missing, expected);
+        assert!(remedy.contains("selvedge quorum recover"));
+        assert!(matches!(replica.barrier(PATIENCE).await, Err(ProposeError::NoQuorum { .. })));
+        let status = replica.status().borrow().clone();
+        assert!(!status.quorum && status.leader.is_none(), "{status:?}");
+        assert!(cluster.events.tells("quorum-lost"));
+        cluster.net.heal();
+        let after = replica.propose(fabric::write(TokenId(rand::random())), PATIENCE).await;
+        after.expect("writes go on");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_appended_without_a_quorum_is_unknown() {
+    let cluster = Cluster::of_three(6).await;
+    let leader = cluster.leader().await;
+    let replica = cluster.net.replica(leader.as_str());
+    ["p1", "p2", "p3"].iter().filter(|n| **n != leader.as_str()).for_each(|n| cluster.net.cut(&name(n)));
+    let outcome = replica.propose(fabric::write(TokenId([6; 9])), Duration::from_secs(6)).await;
+    assert_eq!(outcome, Err(ProposeError::OutcomeUnknown));
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_voters_restart_from_disk() {
+    let cluster = Cluster::of_three(7).await;
+    let id = TokenId([7; 9]);
+    let written = cluster.net.replica("p2").propose(fabric::write(id), PATIENCE).await.expect("written");
+    for node in ["p1", "p2", "p3"] {
+        cluster.stop(node).await;
+    }
+    for node in ["p1", "p2", "p3"] {
+        cluster.start(node).await;
+    }
+    assert!(cluster.net.replica("p3").barrier(PATIENCE).await.expect("a leader") >= written.revision);
+    assert!(holds(&cluster.net.replica("p3").policy().borrow(), id));
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_voter_is_replaced_in_its_own_cloud_only() {
+    let cluster = Cluster::of_three(8).await;
+    for (node, cloud) in [("q1", "aws"), ("q2", "azr"), ("q3", "gcp")] {
+        cluster.join(node, cloud).await;
+    }
+    cluster.until("three learners", |r| r.status().borrow().learners.len() == 3).await;
+    let leader = cluster.leader().await;
+    let (dead, heir) = if leader == name("p2") { ("p3", "q3") } else { ("p2", "q2") };
+    cluster.stop(dead).await;
+    cluster
+        .until("the heir votes", |r| r.status().borrow().voters.iter().any(|v| v.name == name(heir)))
+        .await;
+    let status = cluster.net.replica(leader.as_str()).status().borrow().clone();
+    assert_eq!(status.survives[0], "any one of aws, azr, gcp");
+
+    // The heir dies too: nobody is left in that cloud, so the seat stays.
+    cluster.stop(heir).await;
+    sleep(Duration::from_secs(60)).await;
+    let status = cluster.net.replica(leader.as_str()).status().borrow().clone();
+    assert!(status.voters.iter().any(|v| v.name == name(heir) && !v.live), "{status:#?}");
+    assert_eq!(status.voters.len(), 3);
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_processor_is_no_member_any_more() {
+    let cluster = Cluster::of_three(9).await;
+    let leader = cluster.leader().await;
+    let gone = if leader == name("p2") { "p3" } else { "p2" };
+    let revoke =
+        Command::SetNodeState { node: name(gone), state: selvedge_fabric::command::AdmissionState::Revoked };
+    let replica = cluster.net.replica(leader.as_str());
+    replica.propose(propose(revoke), PATIENCE).await.expect("revoked");
+    cluster.net.cut(&name(gone));
+    for _ in 0..600 {
+        let status = replica.status().borrow().clone();
+        if status.voters.iter().chain(&status.learners).all(|member| member.name != name(gone)) {
+            return cluster.end().await;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{:#?}", replica.status().borrow().clone());
+}

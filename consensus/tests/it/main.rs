@@ -1,0 +1,12 @@
+//! Replicas as a whole: on a virtual network with faults, on the real transport over loopback, and on a
+//! file system whose power is cut.
+#![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
+
+mod damage;
+mod disk_full;
+mod elections;
+mod fabric;
+mod faults;
+mod loopback;
+mod power_cut;
+mod virtual_net;
