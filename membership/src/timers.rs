@@ -44,7 +44,7 @@ impl Default for Timers {
             ping_ms: 250,
             quiet_ms: 400,
             poke_ms: 120,
-            silent_ms: 4_000,
+            silent_ms: 4_500,
             isolation_grace_ms: 3_000,
             vouch_ms: 3_000,
             vouch_grace_ms: 5_000,

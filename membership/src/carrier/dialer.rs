@@ -20,6 +20,8 @@ const MAX_DIALING: usize = 8;
 const MIN_BACKOFF_MS: u64 = 250;
 /// Longest wait: a peer that returns is dialled within this time even when it does not dial itself.
 const MAX_BACKOFF_MS: u64 = 5_000;
+/// A connection that ends sooner was refused by the other side, which the dialling side sees only so.
+const STABLE_MS: u64 = 3_000;
 /// How often a stranger is dialled beyond the target.
 const STRANGER_EVERY_MS: u64 = 15_000;
 
@@ -33,7 +35,8 @@ struct Backoff {
 pub(super) struct Dialer {
     backoff: BTreeMap<NodeId, Backoff>,
     dialing: BTreeSet<NodeId>,
-    connected: BTreeSet<NodeId>,
+    /// Since when.
+    connected: BTreeMap<NodeId, u64>,
     next_stranger_ms: u64,
     rng: SmallRng,
 }
@@ -43,22 +46,25 @@ impl Dialer {
         Self {
             backoff: BTreeMap::new(),
             dialing: BTreeSet::new(),
-            connected: BTreeSet::new(),
+            connected: BTreeMap::new(),
             next_stranger_ms: STRANGER_EVERY_MS,
             rng: SmallRng::seed_from_u64(seed),
         }
     }
 
-    pub(super) fn handle_connected(&mut self, peer: NodeId) {
+    pub(super) fn handle_connected(&mut self, peer: NodeId, now_ms: u64) {
         self.dialing.remove(&peer);
-        self.backoff.remove(&peer);
-        self.connected.insert(peer);
+        self.connected.entry(peer).or_insert(now_ms);
     }
 
     pub(super) fn handle_disconnected(&mut self, peer: NodeId, now_ms: u64) {
-        self.connected.remove(&peer);
-        // A first dial at once: the peer may have restarted.
-        self.backoff.insert(peer, Backoff { failures: 0, until_ms: now_ms });
+        let since_ms = self.connected.remove(&peer).unwrap_or(now_ms);
+        if now_ms.saturating_sub(since_ms) < STABLE_MS {
+            self.handle_failed(peer, now_ms);
+        } else {
+            // A first dial at once: the peer may have restarted.
+            self.backoff.remove(&peer);
+        }
     }
 
     pub(super) fn handle_failed(&mut self, peer: NodeId, now_ms: u64) {
@@ -78,7 +84,7 @@ impl Dialer {
     ) -> Vec<NodeId> {
         self.backoff.retain(|id, _| candidates.contains_key(id));
         let free = |id: &NodeId| {
-            !self.connected.contains(id)
+            !self.connected.contains_key(id)
                 && !self.dialing.contains(id)
                 && self.backoff.get(id).is_none_or(|backoff| now_ms >= backoff.until_ms)
         };
@@ -89,7 +95,7 @@ impl Dialer {
             .collect();
         let cloud_of = |id: &NodeId| candidates.get(id).map(|candidate| &candidate.cloud);
         let mut reached: BTreeSet<&Name> =
-            self.connected.iter().chain(&self.dialing).filter_map(cloud_of).collect();
+            self.connected.keys().chain(&self.dialing).filter_map(cloud_of).collect();
         let mut room = TARGET_PEERS.saturating_sub(self.connected.len() + self.dialing.len());
         if now_ms >= self.next_stranger_ms {
             self.next_stranger_ms = now_ms + STRANGER_EVERY_MS;
@@ -132,7 +138,7 @@ mod tests {
             let candidates = candidates(count, 3);
             for now_ms in 0..100 {
                 for peer in dialer.poll_dials(&candidates, now_ms) {
-                    dialer.handle_connected(peer);
+                    dialer.handle_connected(peer, now_ms);
                 }
             }
             assert_eq!(dialer.connected.len(), expected);
@@ -145,10 +151,10 @@ mod tests {
         let candidates = candidates(500, 20);
         for now_ms in (0..60_000).step_by(250) {
             for peer in dialer.poll_dials(&candidates, now_ms) {
-                dialer.handle_connected(peer);
+                dialer.handle_connected(peer, now_ms);
             }
         }
-        let clouds: BTreeSet<u64> = dialer.connected.iter().map(|id| id.0 % 20).collect();
+        let clouds: BTreeSet<u64> = dialer.connected.keys().map(|id| id.0 % 20).collect();
         assert_eq!(clouds.len(), 20);
         assert!(dialer.connected.len() > 20);
     }
@@ -165,8 +171,23 @@ mod tests {
             }
         }
         assert!((8..25).contains(&dials), "{dials}");
-        dialer.handle_connected(NodeId(1));
-        dialer.handle_disconnected(NodeId(1), 60_000);
-        assert_eq!(dialer.poll_dials(&candidates, 60_000), [NodeId(1)]);
+        dialer.handle_connected(NodeId(1), 60_000);
+        dialer.handle_disconnected(NodeId(1), 70_000);
+        assert_eq!(dialer.poll_dials(&candidates, 70_000), [NodeId(1)]);
+    }
+
+    #[test]
+    fn who_is_shown_out_again_and_again_backs_off() {
+        let mut dialer = Dialer::new(1);
+        let candidates = candidates(1, 1);
+        let mut dials = 0;
+        for now_ms in (0..60_000).step_by(10) {
+            for peer in dialer.poll_dials(&candidates, now_ms) {
+                dials += 1;
+                dialer.handle_connected(peer, now_ms);
+                dialer.handle_disconnected(peer, now_ms + 5);
+            }
+        }
+        assert!((8..25).contains(&dials), "{dials}");
     }
 }

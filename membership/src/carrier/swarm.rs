@@ -209,7 +209,7 @@ impl Task {
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.handle_exchange(event),
             SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
                 let id = *self.nodes.get(&peer_id)?;
-                self.dialer.handle_connected(id);
+                self.dialer.handle_connected(id, self.clock.now().mono_ms);
                 (num_established.get() == 1).then_some(Event::Connected(id))
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
@@ -274,7 +274,7 @@ impl Task {
         &mut self,
         event: request_response::Event<crate::core::wire::Request, crate::core::wire::Response>,
     ) -> Option<Event> {
-        use request_response::{Event as Exchange, Message};
+        use request_response::{Event as Exchange, InboundFailure, Message};
         match event {
             Exchange::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
                 let from = *self.nodes.get(&peer)?;
@@ -284,8 +284,12 @@ impl Task {
                 Some(Event::Answered { from: *self.nodes.get(&peer)?, response })
             }
             Exchange::OutboundFailure { peer, .. } => self.nodes.get(&peer).copied().map(Event::Failed),
-            Exchange::InboundFailure { peer, .. } => self.nodes.get(&peer).copied().map(Event::Malformed),
-            Exchange::ResponseSent { .. } => None,
+            Exchange::InboundFailure { peer, error: InboundFailure::Io(error), .. }
+                if error.kind() == std::io::ErrorKind::InvalidData =>
+            {
+                self.nodes.get(&peer).copied().map(Event::Malformed)
+            }
+            Exchange::InboundFailure { .. } | Exchange::ResponseSent { .. } => None,
         }
     }
 }

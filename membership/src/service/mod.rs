@@ -103,7 +103,6 @@ pub(crate) struct Service {
     rtt_us: BTreeMap<NodeId, u32>,
     /// Until when this node vouches for whom.
     vouched: BTreeMap<NodeId, u64>,
-    quarantined: BTreeSet<NodeId>,
     unwritten: Batch,
     writing: Option<JoinHandle<Result<(), DiskError>>>,
     done: Done,
@@ -141,7 +140,6 @@ impl Service {
             seeds: BTreeMap::new(),
             rtt_us: BTreeMap::new(),
             vouched: BTreeMap::new(),
-            quarantined: BTreeSet::new(),
             unwritten: Batch::new(),
             writing: None,
             done: Done::default(),
@@ -364,8 +362,11 @@ impl Service {
             return;
         }
         self.done.rtt_ms = now.mono_ms;
-        for (id, node) in &self.roster {
-            if let Some(rtt) = self.parts.options.transport.rtt(&node.name) {
+        let transport = &self.parts.options.transport;
+        let connected: BTreeMap<NodeId, NodeName> =
+            transport.connections().into_iter().map(|(peer, _)| (peer.key.node_id(), peer.node)).collect();
+        for (id, name) in connected.iter().filter(|(id, _)| self.roster.contains_key(id)) {
+            if let Some(rtt) = transport.rtt(name) {
                 self.rtt_us.insert(*id, u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             }
         }

@@ -9,7 +9,6 @@ impl Service {
             Event::Raised(_) => self.raised(now),
             Event::Quarantined(node) => {
                 let subject = self.name_of(node);
-                self.quarantined.insert(node);
                 let message = "two live machines use its key: the facts of both are set aside until one is \
                                stopped; remove the node and join both anew under keys of their own"
                     .into();
@@ -29,7 +28,7 @@ impl Service {
         self.unwritten.insert(key, Some(stored));
         if key.node != self.me && key.topic == Topic::Presence {
             self.feed_book(key.node);
-            self.offer_peers();
+            self.offer_peer(key.node);
             if let Some(detector) = &mut self.detector {
                 detector.handle_later_start(key.node, incarnation, now.mono_ms);
             }

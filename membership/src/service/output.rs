@@ -68,22 +68,35 @@ impl Service {
             candidates: BTreeMap::new(),
         };
         for (&id, node) in self.roster.iter().filter(|(id, _)| **id != self.me) {
-            let mut gossip = match self.gossip.store().body(id, Topic::Presence) {
-                Some(Body::Presence(presence)) => presence.gossip.clone(),
-                _ => Vec::new(),
-            };
-            for seed in self.seeds.get(&node.name).into_iter().flatten() {
-                if !gossip.contains(seed) {
-                    gossip.push(*seed);
-                }
-            }
-            peers.candidates.insert(id, Candidate { gossip, cloud: node.cloud.clone() });
+            peers.candidates.insert(id, self.candidate(id, node));
         }
         self.parts.peers.send_if_modified(|before| {
             let changed = *before != peers;
             *before = peers;
             changed
         });
+    }
+
+    /// Tells the carrier when a node is dialled elsewhere than before. Most news of nodes change nothing
+    /// about that, and the whole list is long.
+    pub(super) fn offer_peer(&self, id: NodeId) {
+        let Some(candidate) = self.roster.get(&id).map(|node| self.candidate(id, node)) else { return };
+        if self.parts.peers.borrow().candidates.get(&id) != Some(&candidate) {
+            self.parts.peers.send_modify(|peers| drop(peers.candidates.insert(id, candidate)));
+        }
+    }
+
+    fn candidate(&self, id: NodeId, node: &Node) -> Candidate {
+        let mut gossip = match self.gossip.store().body(id, Topic::Presence) {
+            Some(Body::Presence(presence)) => presence.gossip.clone(),
+            _ => Vec::new(),
+        };
+        for seed in self.seeds.get(&node.name).into_iter().flatten() {
+            if !gossip.contains(seed) {
+                gossip.push(*seed);
+            }
+        }
+        Candidate { gossip, cloud: node.cloud.clone() }
     }
 
     /// Goes on under a higher incarnation everywhere.

@@ -58,11 +58,13 @@ impl Cluster {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn facts_reach_everybody_and_a_killed_cloud_is_seen_and_taken_back() {
     let mut cluster = Cluster::start(&["a", "a", "b", "b", "c"]).await;
+    let announced = std::time::Instant::now();
     cluster.nodes[4].membership.announce(Body::Endpoints(vec![endpoint(4, "web-1")]));
     until("the endpoint is known everywhere", || {
         cluster.nodes.iter().all(|node| node.sees(4).endpoints.contains_key(&name("web-1")))
     })
     .await;
+    println!("endpoint known to all after {:?}", announced.elapsed());
 
     let victim = cluster.nodes.pop().unwrap();
     let (address, before) = (victim.transport.local_addr(), victim.sees(4).incarnation);
