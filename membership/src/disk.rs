@@ -9,6 +9,8 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use selvedge_fabric::{
@@ -27,6 +29,10 @@ use crate::{
 const MAX_SET_ASIDE: usize = 3;
 /// Memory that sled may use for its cache.
 const CACHE_BYTES: u64 = 8 << 20;
+/// How often, and how far apart, a store that is in use is tried again: whoever had it may be ending, and
+/// sled lets go of the lock only some moments after the last handle is gone.
+const LOCK_TRIES: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 const FACTS: &str = "facts";
 const META: &str = "meta";
 const OWNER: &[u8] = b"owner";
@@ -93,7 +99,8 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens the store in `dir` for the node `me` of `fabric`, or begins a new one.
+    /// Opens the store in `dir` for the node `me` of `fabric`, or begins a new one. Blocks, for a second
+    /// or so when another process has the store.
     pub(crate) fn open(dir: &Path, fabric: &FabricId, me: &PublicKey) -> Result<(Self, Loaded), DiskError> {
         let path = dir.join(FACTS);
         fs::create_dir_all(dir).map_err(|source| DiskError::Io {
@@ -101,7 +108,7 @@ impl Disk {
             path: dir.to_owned(),
             source,
         })?;
-        let why = match read(&path, fabric, me) {
+        let why = match read_patiently(&path, fabric, me) {
             Ok(opened) => return Ok(opened),
             Err(Unreadable::Locked) => return Err(DiskError::Locked(path)),
             Err(Unreadable::Damaged(why)) => why,
@@ -141,6 +148,16 @@ impl Disk {
         self.db.flush()?;
         Ok(())
     }
+}
+
+fn read_patiently(path: &Path, fabric: &FabricId, me: &PublicKey) -> Result<(Disk, Loaded), Unreadable> {
+    for _ in 1..LOCK_TRIES {
+        match read(path, fabric, me) {
+            Err(Unreadable::Locked) => thread::sleep(LOCK_WAIT),
+            outcome => return outcome,
+        }
+    }
+    read(path, fabric, me)
 }
 
 fn read(path: &Path, fabric: &FabricId, me: &PublicKey) -> Result<(Disk, Loaded), Unreadable> {

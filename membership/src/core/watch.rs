@@ -40,6 +40,10 @@ struct Peer {
     accused_ms: Option<u64>,
     heard_ms: Option<u64>,
     pinged_ms: Option<u64>,
+    /// A ping is under way that was not answered yet.
+    awaiting: bool,
+    /// Share of pings that were not answered, smoothed.
+    loss_permille: u16,
     poked_ms: Option<u64>,
     refusals: u32,
     first_refusal_ms: u64,
@@ -50,6 +54,12 @@ impl Peer {
     fn quiet_ms(&self, now_ms: u64) -> u64 {
         let since = self.heard_ms.max(self.watched_since_ms).unwrap_or(now_ms);
         now_ms.saturating_sub(since)
+    }
+
+    /// Smooths over some sixteen pings.
+    fn sample(&mut self, lost: bool) {
+        let sum = u32::from(self.loss_permille) * 15 + if lost { 1_000 } else { 0 };
+        self.loss_permille = u16::try_from(sum / 16).unwrap_or(1_000);
     }
 
     const fn refused(&self) -> bool {
@@ -90,6 +100,19 @@ impl Watch {
         }
     }
 
+    /// It answered a ping.
+    pub fn handle_pong(&mut self, peer: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.awaiting = false;
+        }
+    }
+
+    /// The share of pings to `peer`, in thousandths, that were not answered before the next was due.
+    #[must_use]
+    pub fn loss_permille(&self, peer: NodeId) -> u16 {
+        self.peers.get(&peer).map_or(0, |peer| peer.loss_permille)
+    }
+
     /// Its host answered a poke with "nothing listens here".
     pub fn handle_refused(&mut self, peer: NodeId, now_ms: u64) {
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -125,7 +148,10 @@ impl Watch {
         for (&id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.watched_since_ms.is_some()) {
             let quiet = peer.quiet_ms(now_ms);
             if (peer.heard_ms.is_none() || quiet >= ping_ms) && due(peer.pinged_ms, ping_ms) {
-                peer.pinged_ms = Some(now_ms);
+                if peer.pinged_ms.is_some() {
+                    peer.sample(peer.awaiting);
+                }
+                (peer.pinged_ms, peer.awaiting) = (Some(now_ms), true);
                 nudges.push(Nudge::Ping(id));
             }
             // Once it is established that nothing listens, now and then is enough.
@@ -226,6 +252,22 @@ mod tests {
         assert!(watch.poll_nudges(1_100).is_empty());
         assert_eq!(watch.poll_nudges(1_300), [Nudge::Ping(PEER)]);
         assert_eq!(watch.poll_nudges(1_500), [Nudge::Poke(PEER)]);
+    }
+
+    #[test]
+    fn lost_pings_are_counted() {
+        let mut watch = watch([7].into_iter());
+        let mut ping = |answered: bool, at| {
+            watch.poll_nudges(at);
+            if answered {
+                watch.handle_pong(PEER);
+            }
+            watch.loss_permille(PEER)
+        };
+        let good = (0..50).map(|n| ping(true, n * 1_000)).max();
+        let bad = (50..200).map(|n| ping(false, n * 1_000)).max();
+        assert_eq!(good, Some(0));
+        assert!(bad > Some(900) && bad <= Some(1_000), "{bad:?}");
     }
 
     #[test]

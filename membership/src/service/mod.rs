@@ -307,7 +307,7 @@ impl Service {
         self.watch.handle_heard(peer, now.mono_ms);
         match probe {
             Probe::Ping => self.send_probe(peer, &Probe::Pong),
-            Probe::Pong => {}
+            Probe::Pong => self.watch.handle_pong(peer),
             Probe::Swim(packet) => {
                 let Some(detector) = &mut self.detector else { return };
                 if let Err(error) = detector.handle_packet(peer, &packet, now.mono_ms) {
@@ -372,7 +372,10 @@ impl Service {
         }
         if now.mono_ms >= self.done.links_ms + self.parts.options.timers.links_ms {
             self.done.links_ms = now.mono_ms;
-            let link = |(&peer, &rtt_us)| LinkFact { peer, rtt_us, loss_permille: 0 };
+            let link = |(&peer, &rtt_us)| {
+                let loss_permille = self.watch.loss_permille(peer);
+                LinkFact { peer, rtt_us, loss_permille }
+            };
             let links = self.rtt_us.iter().map(link).take(MAX_LINKS).collect();
             self.gossip.own().say(Body::Links(links), false);
         }
