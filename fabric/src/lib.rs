@@ -8,6 +8,7 @@
 //! * [`object`], [`manifest`]: what people write.
 //! * [`command`], [`policy`]: what the log carries and what it builds (*intent*).
 //! * [`record`], [`view`]: what nodes gossip and what one node makes of it (*facts*).
+//! * [`statement`]: how a policy proves that it was agreed, whoever carries it.
 //! * [`compile`], [`planner`], [`plan`]: `plan(policy, view, now) -> Plan`.
 #![warn(missing_docs)]
 
@@ -25,6 +26,7 @@ pub mod planner;
 pub mod policy;
 pub mod query;
 pub mod record;
+pub mod statement;
 pub mod suggest;
 #[cfg(test)]
 mod testing;
