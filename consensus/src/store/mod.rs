@@ -10,6 +10,7 @@
 //! ([`sled_engine`]); tests put engines with faults in its place.
 
 pub(crate) mod log;
+mod mark;
 pub(crate) mod parts;
 pub(crate) mod sled_engine;
 pub(crate) mod snapshots;

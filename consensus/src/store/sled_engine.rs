@@ -8,18 +8,20 @@
 //!   `catch_unwind` and become [`StoreError::Corrupt`].
 //! * A process that dies while sled writes its recovery snapshot leaves a `.generating` file, which the
 //!   next start takes for the newest snapshot and calls corrupt: it is removed before opening.
+//! * It takes damage inside its log for the end of it and forgets the rest without a word: a count of
+//!   syncs kept outside ([`super::mark`]) notices.
 //! * It does not sync the files it makes while opening: all of them are synced once, and their directory.
 
 use std::{
     fs::{self, File},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use selvedge_fabric::{id::NodeName, key::NodeId};
 
-use super::{Engine, Pair, StoreError, Table, Write, stamp::Stamp};
+use super::{Engine, Pair, StoreError, Table, Write, mark::Mark, stamp::Stamp};
 
 /// sled's unit of writing and of space reuse. Smaller than its default of 512 KiB costs blobs (see
 /// [`super::parts`]), larger costs disk: sled keeps a handful of segments at least, and after heavy
@@ -32,8 +34,8 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const LAZY_FLUSH_MS: u64 = 200;
 /// The database below the replica's directory.
 const DATABASE: &str = "store";
-/// A key that every database has since its first sync.
-const CREATED: &[u8] = b"created";
+/// How often the database was synced; see [`super::mark`].
+const SYNCS: &[u8] = b"syncs";
 
 pub(crate) struct SledEngine {
     db: sled::Db,
@@ -42,6 +44,9 @@ pub(crate) struct SledEngine {
     file: File,
     path: PathBuf,
     poison: OnceLock<String>,
+    /// One sync at a time, so that the count never runs ahead.
+    syncs: Mutex<u64>,
+    mark: Mark,
 }
 
 impl SledEngine {
@@ -60,21 +65,34 @@ impl SledEngine {
         }
         fs::create_dir_all(&path).map_err(io("create", &path))?;
         remove_unfinished(&path).map_err(io("clean", &path))?;
-        let engine = open_guarded(&path)?;
+        let mark = if stamped.complete { Mark::open(dir) } else { Mark::create(dir) };
+        let mark = mark.map_err(io("open the sync mark in", dir))?;
+        let engine = open_guarded(&path, mark)?;
         sync_files(&path).map_err(io("sync", &path))?;
-        match (engine.get(Table::Meta, CREATED)?, stamped.complete) {
-            (None, true) => {
-                let why = "the database is empty, although the replica had one".to_owned();
-                return Err(StoreError::Corrupt { path, why });
-            }
-            (Some(_), true) => {}
-            (_, false) => {
-                engine.write(Table::Meta, vec![Write::Put(CREATED.to_vec(), vec![1])])?;
-                engine.sync()?;
-                stamped.complete(dir)?;
-            }
+        engine.check_count()?;
+        if !stamped.complete {
+            engine.sync()?;
+            stamped.complete(dir)?;
         }
         Ok(engine)
+    }
+
+    /// Takes up the count of syncs, and refuses a database that has lost some.
+    fn check_count(&self) -> Result<(), StoreError> {
+        let corrupt = |why: String| StoreError::Corrupt { path: self.path.clone(), why };
+        let stored = self.get(Table::Meta, SYNCS)?.unwrap_or_default();
+        let stored = stored.try_into().map_or(0, u64::from_be_bytes);
+        let marked = self.mark.get().map_err(|e| corrupt(e.to_string()))?;
+        if stored < marked {
+            let lost = marked - stored;
+            return Err(corrupt(format!("the database forgot its last {lost} syncs: it is damaged")));
+        }
+        *self.syncs() = stored;
+        Ok(())
+    }
+
+    fn syncs(&self) -> MutexGuard<'_, u64> {
+        self.syncs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tree(&self, table: Table) -> &sled::Tree {
@@ -135,9 +153,13 @@ impl Engine for SledEngine {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.check()?;
+        let mut syncs = self.syncs();
+        let count = *syncs + 1;
+        self.write(Table::Meta, vec![Write::Put(SYNCS.to_vec(), count.to_be_bytes().to_vec())])?;
         self.db.flush().map_err(|e| self.failed("write", e))?;
-        self.file.sync_data().map_err(|e| self.failed("sync", sled::Error::Io(e)))
+        self.file.sync_data().map_err(|e| self.failed("sync", sled::Error::Io(e)))?;
+        *syncs = count;
+        self.mark.set(count).map_err(|e| self.failed("write", sled::Error::Io(e)))
     }
 
     fn path(&self) -> &Path {
@@ -146,8 +168,8 @@ impl Engine for SledEngine {
 }
 
 /// Opens the database and reads all of it once, so that damage shows now and not in the middle of work.
-fn open_guarded(path: &Path) -> Result<SledEngine, StoreError> {
-    let open = || -> sled::Result<SledEngine> {
+fn open_guarded(path: &Path, mark: Mark) -> Result<SledEngine, StoreError> {
+    let open = move || -> sled::Result<SledEngine> {
         let db = sled::Config::new()
             .path(path)
             .segment_size(SEGMENT_BYTES)
@@ -162,7 +184,8 @@ fn open_guarded(path: &Path) -> Result<SledEngine, StoreError> {
             }
         }
         let file = File::open(path.join("db"))?;
-        Ok(SledEngine { db, trees, file, path: path.to_owned(), poison: OnceLock::new() })
+        let (path, poison, syncs) = (path.to_owned(), OnceLock::new(), Mutex::new(0));
+        Ok(SledEngine { db, trees, file, path, poison, syncs, mark })
     };
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(opened) => opened.map_err(|e| translate(path, "open", e)),

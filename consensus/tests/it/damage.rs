@@ -1,6 +1,6 @@
 //! Damaged, foreign and wrong data directories: a clear error, never a panic.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ struct Nobody;
 
 #[async_trait]
 impl Rpc for Nobody {
-    async fn request(&self, to: &NodeName, _: Bytes, _: std::time::Duration) -> Result<Bytes, RpcError> {
+    async fn request(&self, to: &NodeName, _: Bytes, _: Duration) -> Result<Bytes, RpcError> {
         Err(RpcError::NotSent(format!("{to} is nowhere")))
     }
 
@@ -117,7 +117,11 @@ async fn damage_anywhere_in_the_database_is_noticed_or_harmless() {
         fs::write(&file, &bytes).expect("written");
         kept.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("written"));
         match open(dir.path(), "p1").await {
-            Ok(replica) => replica.shutdown().await,
+            Ok(replica) => {
+                let lead = replica.barrier(Duration::from_secs(20)).await;
+                assert_eq!(lead, Ok(1), "round {round}: forgotten without a word");
+                replica.shutdown().await;
+            }
             Err(error) => assert!(error.to_string().contains("store"), "{error}"),
         }
     }
