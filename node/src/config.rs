@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
+use selvedge_dns::HostView;
 use selvedge_fabric::{
     command::Role,
     id::{NodeName, ZoneName},
 };
-use selvedge_dns::HostView;
 use serde::{Deserialize, Serialize};
 
 /// Shortest certificate lifetime that is accepted; tests use seconds, production days.
@@ -240,7 +240,10 @@ impl NodeConfig {
             return value("certificates.lifetime", "must be at least 5s");
         }
         if !self.listen.workload_api.ip().is_loopback() {
-            return value("listen.workload-api", "callers are known by their address: use a loopback address");
+            return value(
+                "listen.workload-api",
+                "callers are known by their address: use a loopback address",
+            );
         }
         if self.listen.dns.iter().any(|a| a.ip().is_unspecified()) {
             return value("listen.dns", "would answer strangers: name loopback or overlay addresses");
@@ -250,7 +253,10 @@ impl NodeConfig {
         }
         // sockaddr_un holds 108 bytes, and a client may prefix a directory.
         if self.listen.socket.as_os_str().len() > 100 {
-            return value("listen.socket", "a Unix socket path may have at most 100 bytes: use a shorter directory");
+            return value(
+                "listen.socket",
+                "a Unix socket path may have at most 100 bytes: use a shorter directory",
+            );
         }
         Ok(())
     }

@@ -31,7 +31,9 @@ pub enum IdentityError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The identity file is no identity.
-    #[error("{path} is damaged ({why}): restore it from a copy, or move the data directory away and join again")]
+    #[error(
+        "{path} is damaged ({why}): restore it from a copy, or move the data directory away and join again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -39,7 +41,9 @@ pub enum IdentityError {
         why: String,
     },
     /// A layout this program does not know.
-    #[error("{path} has layout {found}, this program knows {LAYOUT}: run the version that wrote it, or a newer one")]
+    #[error(
+        "{path} has layout {found}, this program knows {LAYOUT}: run the version that wrote it, or a newer one"
+    )]
     Layout {
         /// The file.
         path: PathBuf,

@@ -101,7 +101,8 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     pki::write_recovery_file(&recovery_key_file, &options.fabric, &ca.root_key_pem, &recovery)?;
 
     let params = params(options, &ca, recovery.public_key());
-    let node_cert = ca.issuer.issue(&options.node, Role::Processor, &key.public_key(), options.certificate_lifetime)?;
+    let node_cert =
+        ca.issuer.issue(&options.node, Role::Processor, &key.public_key(), options.certificate_lifetime)?;
     let bootstrap = Command::Init {
         first: Admit {
             node: options.node.clone(),
@@ -149,7 +150,11 @@ fn check(options: &InitOptions) -> Result<(), InitError> {
         .map_err(|e| InitError::Option(format!("--ipv4-pool {}: {e}", options.ipv4_pool)))
 }
 
-fn params(options: &InitOptions, ca: &pki::FabricCa, recovery_key: selvedge_fabric::key::PublicKey) -> FabricParams {
+fn params(
+    options: &InitOptions,
+    ca: &pki::FabricCa,
+    recovery_key: selvedge_fabric::key::PublicKey,
+) -> FabricParams {
     // RFC 4193, section 3.2: fd00::/8 and a 40-bit random global id.
     let global_id: [u8; 5] = rand::random();
     let mut ula_prefix = [0xfd; 6];

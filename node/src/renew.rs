@@ -125,8 +125,7 @@ impl Renewal {
         let body = serde_json::to_vec(&RenewRequest { csr }).map_err(|e| e.to_string())?;
         let mut problems = Vec::new();
         for node in self.processors() {
-            let answer =
-                self.transport.request(&node, Alpn::Renew, body.clone().into(), ASK_TIMEOUT).await;
+            let answer = self.transport.request(&node, Alpn::Renew, body.clone().into(), ASK_TIMEOUT).await;
             match answer {
                 Ok(bytes) => {
                     let reply: RenewReply = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
@@ -145,7 +144,8 @@ impl Renewal {
         let mut known: Vec<_> = known.map(|(name, node)| (node.state, name.clone())).collect();
         known.sort();
         let gone = |state: &Liveness| *state == Liveness::Left;
-        let names: Vec<_> = known.into_iter().filter(|(state, _)| !gone(state)).map(|(_, name)| name).collect();
+        let names: Vec<_> =
+            known.into_iter().filter(|(state, _)| !gone(state)).map(|(_, name)| name).collect();
         if names.is_empty() { self.transport.book().names() } else { names }
     }
 

@@ -236,4 +236,44 @@ mod tests {
         let ask = Ask::get("/v1/reach").query("from", "a@b").maybe("to", None::<&str>).query("x", "1/2 &");
         assert_eq!(ask.path, "/v1/reach?from=a%40b&x=1%2F2%20%26");
     }
+
+    /// A node that gives this answer to each request, until the test ends.
+    fn node(dir: &Path, name: &str, answer: &'static str) -> Target {
+        use std::io::{Read as _, Write as _};
+        let path = dir.join(name);
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        Target::Unix(path)
+    }
+
+    const WELL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]";
+    const NO_QUORUM: &str = "HTTP/1.1 503 X\r\ncontent-length: 73\r\n\r\n\
+        {\"type\":\"t\",\"title\":\"t\",\"status\":503,\"detail\":\"none\",\"code\":\"no-quorum\" }";
+
+    #[tokio::test]
+    async fn the_client_goes_on_to_a_node_that_can_and_not_after_a_lost_write() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let gone = Target::Unix(dir.path().join("gone"));
+        let (mute, cut) = (node(dir.path(), "mute", ""), node(dir.path(), "cut", NO_QUORUM));
+        let well = node(dir.path(), "well", WELL);
+        let code = async |targets: &[&Target], ask: Ask| {
+            let targets = targets.iter().map(|t| (*t).clone()).collect();
+            let client = Client { targets, token: None, tls: None };
+            client.send(&ask).await.map_or_else(|failure| failure.code, |_| 0)
+        };
+        let (read, write) = (|| Ask::get("/v1/members"), || Ask::post("/v1/rollback"));
+        assert_eq!(code(&[&gone, &well], read()).await, 0);
+        assert_eq!(code(&[&gone, &well], write()).await, 0);
+        assert_eq!(code(&[&cut, &well], write()).await, 0);
+        assert_eq!(code(&[&mute, &well], read()).await, 0);
+        assert_eq!(code(&[&mute, &well], write()).await, 6, "the write may have been taken");
+        assert_eq!(code(&[&gone], read()).await, 3);
+        assert_eq!(code(&[&cut, &gone], write()).await, 4, "what a living node said counts");
+        assert_eq!(code(&[&gone, &cut], write()).await, 4);
+    }
 }

@@ -92,7 +92,9 @@ impl Node {
 
     pub(super) fn deregister_endpoint(&self, caller: &Caller, id: &str) -> Result<()> {
         if !caller.is_admin() {
-            return Err(ApiError::forbidden("only admins and callers on the local socket deregister endpoints"));
+            return Err(ApiError::forbidden(
+                "only admins and callers on the local socket deregister endpoints",
+            ));
         }
         let id = id.parse::<EndpointId>().map_err(|e| ApiError::bad_request(e.to_string()))?;
         match self.endpoints.deregister(&id) {

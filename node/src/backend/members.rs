@@ -51,7 +51,9 @@ impl Node {
             },
             quarantined: seen.is_some_and(|n| n.quarantined),
             endpoints: seen.map_or(0, |n| n.endpoints.len()),
-            addresses: seen.map(|n| n.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            addresses: seen
+                .map(|n| n.addresses.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
             cpu_percent: seen.and_then(|n| n.load).map(|l| l.cpu_percent),
             // Not part of the view: nothing is decided by it.
             software: (*name == self.identity.node).then(|| env!("CARGO_PKG_VERSION").to_owned()),

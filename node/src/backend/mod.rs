@@ -271,7 +271,11 @@ impl Backend for Node {
         self.explain_flow(from, to, port)
     }
 
-    async fn reach(&self, from: Option<&ServiceRef>, to: Option<&ServiceRef>) -> Result<Vec<types::ReachItem>> {
+    async fn reach(
+        &self,
+        from: Option<&ServiceRef>,
+        to: Option<&ServiceRef>,
+    ) -> Result<Vec<types::ReachItem>> {
         self.list_reach(from, to)
     }
 

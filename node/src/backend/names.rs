@@ -32,7 +32,9 @@ impl Node {
         let qname = DnsName::from_ascii(&full)
             .map_err(|e| ApiError::bad_request(format!("{name:?} is no DNS name: {e}")))?;
         let qtype: RecordType = record_type.to_ascii_uppercase().parse().map_err(|_| {
-            ApiError::bad_request(format!("{record_type:?} is no record type: write A, AAAA, SRV, TXT, PTR, …"))
+            ApiError::bad_request(format!(
+                "{record_type:?} is no record type: write A, AAAA, SRV, TXT, PTR, …"
+            ))
         })?;
         let mut question = Message::new(0, MessageType::Query, OpCode::Query);
         question.add_query(Query::query(qname, qtype));
@@ -41,7 +43,8 @@ impl Node {
         Ok(types::ResolveReply {
             name: full,
             kind: qtype.to_string(),
-            rcode: reply.metadata.response_code.to_str().to_owned(),
+            // The mnemonics of the IANA registry, which are the variants' names in capitals.
+            rcode: format!("{:?}", reply.metadata.response_code).to_ascii_uppercase(),
             answers: reply.answers.iter().map(record).collect(),
             additional: reply.additionals.iter().map(record).collect(),
             revision: plan.revision,

@@ -24,7 +24,8 @@ impl Node {
         let me = &self.identity;
         let now = clock::unix_ms();
         let stale = stale_nodes(&view, me.node.as_str(), now);
-        let alarms = plan.alarms.iter().map(|a| types::Alarm { code: a.code.to_owned(), message: a.message.clone() });
+        let alarms =
+            plan.alarms.iter().map(|a| types::Alarm { code: a.code.to_owned(), message: a.message.clone() });
         let mut alarms: Vec<_> = alarms.collect();
         if !quorum.quorum {
             alarms.push(types::Alarm { code: "no-quorum".to_owned(), message: self.quorum_alarm() });
@@ -140,7 +141,11 @@ impl Node {
         // reconcile task no longer runs.
         const PLAN_MAX_AGE_MS: u64 = 30_000;
         let age = clock::unix_ms().saturating_sub(self.plan().at_ms);
-        if age > PLAN_MAX_AGE_MS { Err(format!("the plan is {age} ms old: reconcile is stuck")) } else { Ok(()) }
+        if age > PLAN_MAX_AGE_MS {
+            Err(format!("the plan is {age} ms old: reconcile is stuck"))
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn check_readiness(&self) -> types::Readiness {

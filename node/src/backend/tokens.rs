@@ -118,8 +118,7 @@ impl Node {
         };
         let (id, not_after_ms) = (text.id, text.not_after_ms);
         let shown = text.expose().map_err(unshown)?;
-        let token =
-            ServiceToken { id, service, key: text.signing_key().public_key(), scope, not_after_ms };
+        let token = ServiceToken { id, service, key: text.signing_key().public_key(), scope, not_after_ms };
         let applied = self.propose(caller, Command::CreateServiceToken(token)).await?;
         Ok(created(id, shown, "service", not_after_ms, applied.revision))
     }

@@ -3,11 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use selvedge_fabric::{
-    command::Role,
-    key::Signer,
-    token::JoinTokenText,
-};
+use selvedge_fabric::{command::Role, key::Signer, token::JoinTokenText};
 
 use crate::{
     clock,
@@ -64,7 +60,8 @@ fn moved(
     files::private_dir(&aside)?;
     for path in [dir.identity(), dir.node_key(), dir.sealing_key(), dir.endpoints()] {
         if let (true, Some(name)) = (path.exists(), path.file_name()) {
-            std::fs::rename(&path, aside.join(name)).with_context(|| format!("cannot set {} aside", path.display()))?;
+            std::fs::rename(&path, aside.join(name))
+                .with_context(|| format!("cannot set {} aside", path.display()))?;
         }
     }
     tracing::warn!(aside = %aside.display(), "this is a copy of another node: its key is set aside, joining anew");
@@ -118,6 +115,7 @@ fn read_token(config: &NodeConfig, dir: &DataDir) -> anyhow::Result<JoinTokenTex
             dir.path().display()
         );
     };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the join token {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the join token {}", path.display()))?;
     JoinTokenText::parse(text.trim()).with_context(|| format!("join token {}", path.display()))
 }

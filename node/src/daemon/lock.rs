@@ -24,6 +24,8 @@ pub(super) fn exclusive(dir: &DataDir) -> anyhow::Result<File> {
         Err(TryLockError::WouldBlock) => {
             bail!("another selvedge runs on {}: stop it, or use another data directory", dir.path().display())
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }

@@ -11,12 +11,7 @@ mod serve;
 mod tasks;
 mod tls;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use selvedge_consensus::{Proposal, Replica};
@@ -107,8 +102,7 @@ impl Daemon {
         let spawn = |task| tasks.spawn(stop.clone().run_until_cancelled_owned(task));
 
         let gate = Arc::new(PolicyGate::new(identity.contacts.clone()));
-        let (credentials, credentials_rx) =
-            watch::channel(Arc::new(identity.credentials(&key)));
+        let (credentials, credentials_rx) = watch::channel(Arc::new(identity.credentials(&key)));
         let transport = Transport::bind(selvedge_transport::Options {
             listen: config.listen.fabric,
             fabric: identity.fabric.clone(),
@@ -155,9 +149,8 @@ impl Daemon {
         })
         .await
         .context("membership")?;
-        membership.set_gossip_seeds(
-            identity.contacts.iter().map(|c| (c.name.clone(), c.gossip.clone())).collect(),
-        );
+        membership
+            .set_gossip_seeds(identity.contacts.iter().map(|c| (c.name.clone(), c.gossip.clone())).collect());
         let view = membership.view();
 
         let endpoints = Endpoints::open(&dir)?;

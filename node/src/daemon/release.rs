@@ -41,7 +41,8 @@ pub(super) async fn run(replica: Replica, view: watch::Receiver<Arc<View>>, me: 
 /// back: it may still send to the old owner.
 fn releasable(policy: &PolicyState, view: &View, me: &NodeName) -> Vec<u32> {
     let serving = policy.nodes.iter().filter(|(name, a)| a.state != AdmissionState::Revoked && *name != me);
-    let enforced = serving.map(|(name, _)| view.nodes.get(name).and_then(|n| n.enforced).map_or(0, |e| e.revision));
+    let enforced =
+        serving.map(|(name, _)| view.nodes.get(name).and_then(|n| n.enforced).map_or(0, |e| e.revision));
     let everywhere = enforced.min().unwrap_or(policy.revision);
     let done = policy.removed.values().filter(|removed| removed.revision <= everywhere);
     done.filter_map(|removed| removed.block).collect()

@@ -132,7 +132,12 @@ pub(super) fn metrics(
             ("selvedge_dns_queries", "Queries by type.", "type", &counted.queries),
             ("selvedge_dns_replies", "Replies by response code.", "rcode", &counted.replies),
             ("selvedge_dns_drops", "Packets without a reply, by reason.", "reason", &counted.drops),
-            ("selvedge_dns_forwarding", "Queries for other names, by outcome.", "outcome", &counted.forwarding),
+            (
+                "selvedge_dns_forwarding",
+                "Queries for other names, by outcome.",
+                "outcome",
+                &counted.forwarding,
+            ),
         ];
         for (name, help, label, values) in labelled {
             family(&mut text, name, help, values.iter().map(|(k, v)| (format!("{{{label}=\"{k}\"}}"), *v)));
@@ -140,11 +145,23 @@ pub(super) fn metrics(
         let quic = transport.counters();
         let plain = [
             ("selvedge_dns_truncated", "UDP replies that did not fit.", counted.truncated),
-            ("selvedge_transport_handshakes_refused", "Handshakes refused for load.", quic.handshakes_refused),
+            (
+                "selvedge_transport_handshakes_refused",
+                "Handshakes refused for load.",
+                quic.handshakes_refused,
+            ),
             ("selvedge_transport_handshakes_failed", "Handshakes that failed.", quic.handshakes_failed),
             ("selvedge_transport_peers_refused", "Peers that were not admitted.", quic.peers_refused),
-            ("selvedge_transport_datagrams_unconnected", "Datagrams without a connection.", quic.datagrams_unconnected),
-            ("selvedge_transport_datagrams_unsendable", "Datagrams too large or too many.", quic.datagrams_unsendable),
+            (
+                "selvedge_transport_datagrams_unconnected",
+                "Datagrams without a connection.",
+                quic.datagrams_unconnected,
+            ),
+            (
+                "selvedge_transport_datagrams_unsendable",
+                "Datagrams too large or too many.",
+                quic.datagrams_unsendable,
+            ),
         ];
         for (name, help, value) in plain {
             family(&mut text, name, help, [(String::new(), value)]);

@@ -22,7 +22,11 @@ use crate::clock;
 const LOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where to reach nodes, as their own records say.
-pub(super) async fn feed_address_book(mut view: watch::Receiver<Arc<View>>, transport: Transport, me: NodeName) {
+pub(super) async fn feed_address_book(
+    mut view: watch::Receiver<Arc<View>>,
+    transport: Transport,
+    me: NodeName,
+) {
     let mut known: BTreeMap<NodeName, Vec<SocketAddr>> = BTreeMap::new();
     loop {
         let now = view.borrow_and_update().clone();

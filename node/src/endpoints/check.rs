@@ -71,13 +71,17 @@ impl Check {
             types::CheckKind::Tcp { port: p } => Probe::Tcp { port: port(*p)? },
             types::CheckKind::Http { port: p, path } => {
                 if !path.starts_with('/') || path.contains(|c: char| c.is_ascii_control() || c == ' ') {
-                    return Err(format!("the path {path:?} of an HTTP check must start with / and hold no blanks"));
+                    return Err(format!(
+                        "the path {path:?} of an HTTP check must start with / and hold no blanks"
+                    ));
                 }
                 Probe::Http { port: port(*p)?, path: path.clone() }
             }
             types::CheckKind::Command { command } => {
                 if command.is_empty() || command.len() > MAX_ARGUMENTS {
-                    return Err(format!("a command check takes a program and at most {MAX_ARGUMENTS} arguments"));
+                    return Err(format!(
+                        "a command check takes a program and at most {MAX_ARGUMENTS} arguments"
+                    ));
                 }
                 Probe::Command { argv: command.clone() }
             }
@@ -171,7 +175,8 @@ impl Probe {
 async fn http_get(address: IpAddr, port: u16, path: &str) -> std::io::Result<bool> {
     let stream = tokio::net::TcpStream::connect((address, port)).await?;
     let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(std::io::Error::other)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(std::io::Error::other)?;
     let request = hyper::Request::get(path)
         .header("host", format!("{address}:{port}"))
         .header("user-agent", "selvedge-check")
@@ -210,7 +215,9 @@ mod tests {
         assert_eq!((check.probe, check.interval_ms), (Probe::Tcp { port: 80 }, 100));
         assert!(Check::from_api(&tcp, None).is_err());
         let http = types::CheckKind::Http { port: Some(80), path: "no slash".into() };
-        assert!(Check::from_api(&types::Check { kind: http, interval_ms: None, timeout_ms: None }, None).is_err());
+        assert!(
+            Check::from_api(&types::Check { kind: http, interval_ms: None, timeout_ms: None }, None).is_err()
+        );
     }
 
     #[test]

@@ -115,7 +115,8 @@ impl Endpoints {
         due.retain(|key, _| checks.contains_key(key));
         let now = Instant::now();
         for (key, (check, address)) in checks {
-            let slot = due.entry(key.clone()).or_insert(Slot { next: now, busy: false, judge: Judge::default() });
+            let slot =
+                due.entry(key.clone()).or_insert(Slot { next: now, busy: false, judge: Judge::default() });
             if slot.busy || slot.next > now {
                 continue;
             }
@@ -142,7 +143,8 @@ impl Endpoints {
     /// Takes away endpoints whose lease or proof has ended.
     fn end_leases(&self) {
         let now = clock::unix_ms();
-        let ended = |r: &Registered| r.lease_until_ms.is_some_and(|t| t <= now) || r.fact.proof.not_after_ms <= now;
+        let ended =
+            |r: &Registered| r.lease_until_ms.is_some_and(|t| t <= now) || r.fact.proof.not_after_ms <= now;
         if !self.inner.lock().values().any(ended) {
             return;
         }
@@ -165,7 +167,10 @@ impl Inner {
     }
 
     /// Changes the table and makes that durable before anybody hears of it.
-    fn change<T>(&self, edit: impl FnOnce(&mut BTreeMap<EndpointId, Registered>) -> T) -> Result<T, StoreError> {
+    fn change<T>(
+        &self,
+        edit: impl FnOnce(&mut BTreeMap<EndpointId, Registered>) -> T,
+    ) -> Result<T, StoreError> {
         let mut table = self.lock();
         let mut next = table.clone();
         let outcome = edit(&mut next);

@@ -14,7 +14,12 @@ use selvedge_fabric::{
     view::{EndpointError, verify_endpoint},
 };
 
-use super::{Endpoints, MAX_CHECKS, check::Check, initial_health, store::{Registered, StoreError}};
+use super::{
+    Endpoints, MAX_CHECKS,
+    check::Check,
+    initial_health,
+    store::{Registered, StoreError},
+};
 
 /// Characters of a made-up endpoint name's random part.
 const RANDOM_CHARACTERS: usize = 6;
@@ -98,7 +103,8 @@ impl Endpoints {
         if old.is_none() && table.len() >= MAX_ENDPOINTS {
             return Err(RegisterError::Limit { what: "endpoints", limit: MAX_ENDPOINTS });
         }
-        let taken: BTreeSet<_> = table.values().filter(|r| r.fact.id != id).filter_map(|r| r.fact.ipv4).collect();
+        let taken: BTreeSet<_> =
+            table.values().filter(|r| r.fact.id != id).filter_map(|r| r.fact.ipv4).collect();
         let wanted = registration.address.or(old.and_then(|r| r.fact.ipv4));
         let ipv4 = choose_address(&block, &taken, wanted)?;
         let fact = prove(registration, params, &admission.key, id, ipv4)?;
@@ -178,7 +184,9 @@ fn choose_address(
         Some(address) => Ok(address),
         None => {
             let free = block.endpoint_addresses().find(|a| !taken.contains(a));
-            free.ok_or_else(|| RegisterError::Address(format!("no address is free in the node's block {block}")))
+            free.ok_or_else(|| {
+                RegisterError::Address(format!("no address is free in the node's block {block}"))
+            })
         }
     }
 }
@@ -189,7 +197,8 @@ fn made_up_name(service: &ServiceRef) -> EndpointId {
     let stem: String = service.name.as_str().chars().take(MAX_STEM).collect();
     loop {
         let random: [u8; RANDOM_CHARACTERS] = rand::random();
-        let tail: String = random.iter().map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect();
+        let tail: String =
+            random.iter().map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect();
         // The parts are labels, so the whole is one too, and the loop ends at its first turn.
         if let Ok(name) = EndpointId::new(&format!("{stem}-{tail}")) {
             return name;

@@ -26,7 +26,9 @@ pub enum JoinError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The token is for something else.
-    #[error("the join token is for {token}, but the configuration says {config}: make a matching token, or change the configuration")]
+    #[error(
+        "the join token is for {token}, but the configuration says {config}: make a matching token, or change the configuration"
+    )]
     Mismatch {
         /// What the token admits to.
         token: String,
@@ -179,4 +181,3 @@ async fn resolve(joining: &Joining<'_>, problems: &mut Vec<String>) -> Vec<Socke
     }
     addresses
 }
-

@@ -53,7 +53,12 @@ pub struct RenewHandler(pub Arc<Enroller>);
 
 #[async_trait]
 impl Handler for JoinHandler {
-    async fn request(&self, _: Option<PeerIdentity>, remote: SocketAddr, body: Bytes) -> Result<Bytes, String> {
+    async fn request(
+        &self,
+        _: Option<PeerIdentity>,
+        remote: SocketAddr,
+        body: Bytes,
+    ) -> Result<Bytes, String> {
         let outcome = self.0.join(&body).await;
         if let Err(reason) = &outcome
             && !reason.starts_with(TRY_ANOTHER)
@@ -103,8 +108,9 @@ impl Enroller {
         if !request.addresses.is_empty() {
             self.transport.book().set(&request.name, request.addresses.clone());
         }
-        let certificate =
-            issuer.issue(&request.name, request.role, &key, self.lifetime).map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
+        let certificate = issuer
+            .issue(&request.name, request.role, &key, self.lifetime)
+            .map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
         self.events.emit(
             Severity::Info,
             "node-admitted",
@@ -164,7 +170,8 @@ impl Enroller {
     /// Processors that a new node can talk to: this one, then living ones.
     fn contacts(&self, policy: &PolicyState) -> Vec<Contact> {
         let view = self.view.borrow();
-        let others = policy.nodes.iter().filter(|(name, a)| a.role == Role::Processor && **name != self.me.name);
+        let others =
+            policy.nodes.iter().filter(|(name, a)| a.role == Role::Processor && **name != self.me.name);
         let mut known: Vec<_> = others
             .filter_map(|(name, admission)| {
                 let seen = view.nodes.get(name).filter(|n| !n.addresses.is_empty())?;
