@@ -9,7 +9,7 @@ pub const MAX_REQUESTS: usize = 256;
 /// Connections per listener; more wait in the kernel's backlog. Each listener has its own, so that a
 /// flood on the network never locks the administrator out of the local socket.
 pub const MAX_CONNECTIONS: usize = 512;
-/// Watch streams per node: each may hold a batch of changes in memory.
+/// Watch streams per listener: each may hold a batch of changes in memory.
 pub const MAX_WATCHES: usize = 128;
 /// Longest a request may take, unless it says itself how long it waits.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

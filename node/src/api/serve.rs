@@ -48,7 +48,9 @@ pub enum Origin {
 /// The API servers of a node.
 #[derive(Clone)]
 pub struct ApiServer {
-    api: Router,
+    // Each listener has a router, and so limits, of its own.
+    local: Router,
+    remote: Router,
     workload: Router,
     stop: CancellationToken,
 }
@@ -57,19 +59,20 @@ impl ApiServer {
     /// Servers that run until `stop` is cancelled.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, stop: CancellationToken) -> Self {
-        let api = router::api(backend.clone(), stop.clone());
+        let local = router::api(backend.clone(), stop.clone());
+        let remote = router::api(backend.clone(), stop.clone());
         let workload = router::workload(backend, stop.clone());
-        Self { api, workload, stop }
+        Self { local, remote, workload, stop }
     }
 
     /// Serves `/v1` on the local socket. Returns when stopped and drained.
     pub async fn serve_unix(&self, socket: UnixSocket) {
-        self.run(Listener::Unix(socket), &self.api).await;
+        self.run(Listener::Unix(socket), &self.local).await;
     }
 
     /// Serves `/v1` with TLS; callers show bearer tokens. Returns when stopped and drained.
     pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-        self.run(Listener::Tls(listener, TlsAcceptor::from(tls)), &self.api).await;
+        self.run(Listener::Tls(listener, TlsAcceptor::from(tls)), &self.remote).await;
     }
 
     /// Serves the workload API in clear; callers are known by their source address, so listen only on
