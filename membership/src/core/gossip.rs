@@ -13,7 +13,10 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
-use selvedge_fabric::{key::NodeId, record::Record};
+use selvedge_fabric::{
+    key::NodeId,
+    record::{Record, RecordError},
+};
 
 use super::{
     Now,
@@ -225,7 +228,7 @@ impl Gossip {
 
     /// Signs what this node has to say and begins an exchange when it is time.
     pub fn handle_timeout(&mut self, identity: &Identity<'_>, now: Now) {
-        while let Some(record) = self.own.poll(identity, now.mono_ms) {
+        while let Some(record) = self.next_own(identity, now) {
             let taken = record.map_err(Dropped::from).and_then(|record| {
                 let (key, rank) = (Key::of(&record), Rank::of(&record));
                 let merged = self.store.merge(record, now.unix_ms, true)?;
@@ -248,6 +251,13 @@ impl Gossip {
                 self.ask_sums(peer, now);
             }
         }
+    }
+
+    /// The next record of this node. None while the policy here does not admit it: a node that has just
+    /// joined speaks before its policy arrives, and what it says then must wait, not be lost.
+    fn next_own(&mut self, identity: &Identity<'_>, now: Now) -> Option<Result<Record, RecordError>> {
+        let admitted = self.store.members().contains_key(&self.own.key().node_id());
+        if admitted { self.own.poll(identity, now.mono_ms) } else { None }
     }
 
     /// The next thing for the carrier to do.

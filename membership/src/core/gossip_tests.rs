@@ -144,3 +144,18 @@ fn own_records_are_paced_and_the_newest_is_sent() {
     assert_eq!(sequence(&one), 2);
     assert_eq!(one.store().body(id(1), Topic::Load), Some(&Body::Load(Load { cpu_percent: 49, rss_mib: 0 })));
 }
+
+#[test]
+fn what_is_said_before_admission_is_sent_after_it() {
+    let own = Own::new(key(1).public_key(), 0, 7);
+    let mut joining = Gossip::new(RecordStore::new(FABRIC, 0), own, 1_000, 1);
+    say(&mut joining, 1, 10, at(0));
+    assert_eq!((joining.store().len(), events(&mut joining)), (0, Vec::new()));
+    joining.handle_policy(&policy(5), at(100));
+    let signer = key(1);
+    joining.handle_timeout(&Identity { fabric: FABRIC, epoch: 0, signer: &signer }, at(100));
+    assert_eq!(
+        joining.store().body(id(1), Topic::Load),
+        Some(&Body::Load(Load { cpu_percent: 10, rss_mib: 0 }))
+    );
+}

@@ -196,8 +196,7 @@ impl Daemon {
         }
         tasks.spawn(reconcile::run(planner, plan, membership.clone(), stop.clone()));
         endpoints.start_checks(&tasks, stop.clone());
-        spawn(Box::pin(tasks::feed_address_book(view.clone(), transport.clone(), me.clone())) as Carrier);
-        spawn(Box::pin(tasks::recheck_connections(policy.clone(), transport.clone())));
+        spawn(Box::pin(tasks::recheck_connections(policy.clone(), transport.clone())) as Carrier);
         spawn(Box::pin(tasks::feed_liveness(view.clone(), policy.clone(), liveness)));
         spawn(Box::pin(release::run(replica.clone(), view.clone(), me.clone())));
         spawn(Box::pin(tasks::announce_endpoints(endpoints.facts(), membership.clone())));

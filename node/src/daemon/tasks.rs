@@ -1,11 +1,10 @@
 //! Small tasks that carry one subsystem's snapshots to another. Each follows watch channels until it is
 //! told to stop; none of them decides anything.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use selvedge_consensus::Peer;
 use selvedge_fabric::{
-    id::NodeName,
     key::NodeId,
     plan::Plan,
     policy::PolicyState,
@@ -20,27 +19,6 @@ use crate::clock;
 
 /// How often load is announced.
 const LOAD_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Where to reach nodes, as their own records say.
-pub(super) async fn feed_address_book(
-    mut view: watch::Receiver<Arc<View>>,
-    transport: Transport,
-    me: NodeName,
-) {
-    let mut known: BTreeMap<NodeName, Vec<SocketAddr>> = BTreeMap::new();
-    loop {
-        let now = view.borrow_and_update().clone();
-        for (name, node) in now.nodes.iter().filter(|(name, _)| **name != me) {
-            if !node.addresses.is_empty() && known.get(name) != Some(&node.addresses) {
-                transport.book().set(name, node.addresses.clone());
-                known.insert(name.clone(), node.addresses.clone());
-            }
-        }
-        if view.changed().await.is_err() {
-            return;
-        }
-    }
-}
 
 /// Cuts connections that the policy no longer admits.
 pub(super) async fn recheck_connections(mut policy: watch::Receiver<Arc<PolicyState>>, transport: Transport) {
