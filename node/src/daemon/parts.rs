@@ -1,0 +1,231 @@
+//! The stages of starting, each a few lines: what every stage needs is in [`Parts`].
+
+use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, sync::Arc};
+
+use anyhow::Context;
+use selvedge_consensus::{Peers, Replica};
+use selvedge_dns::Dns;
+use selvedge_fabric::{key::Signer, plan::Plan, record::Presence};
+use selvedge_membership::Membership;
+use selvedge_transport::{Alpn, Credentials, Transport};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{release, serve, tasks};
+use crate::{
+    config::{self, NodeConfig},
+    endpoints::Endpoints,
+    enroll::server::{Enroller, JoinHandler, RenewHandler},
+    events::Events,
+    gate::PolicyGate,
+    identity::{Contact, DataDir, Identity},
+    issuer::IssuerSource,
+    pki::NodeKey,
+    renew::Renewal,
+};
+
+/// A task that carries snapshots from one subsystem to another.
+type Carrier = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where others reach this node.
+pub(super) struct Reached {
+    pub(super) fabric: Vec<SocketAddr>,
+    pub(super) gossip: Vec<SocketAddr>,
+    pub(super) api: Vec<SocketAddr>,
+}
+
+impl Reached {
+    pub(super) fn new(config: &NodeConfig) -> Self {
+        let outward = serve::outward_address(&config.seeds);
+        let (listen, own) = (&config.listen, &config.advertise);
+        Self {
+            fabric: config::advertised(&own.fabric, listen.fabric, outward),
+            gossip: config::advertised(&own.gossip, listen.gossip, outward),
+            api: config::advertised(&own.api, listen.api, outward),
+        }
+    }
+}
+
+/// What every stage needs.
+pub(super) struct Parts {
+    pub(super) config: NodeConfig,
+    pub(super) dir: DataDir,
+    pub(super) identity: Identity,
+    pub(super) key: Arc<NodeKey>,
+    pub(super) reached: Reached,
+    pub(super) events: Events,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// The network side of the node's identity.
+pub(super) struct Bound {
+    pub(super) transport: Transport,
+    pub(super) gate: Arc<PolicyGate>,
+    pub(super) credentials: watch::Sender<Arc<Credentials>>,
+}
+
+impl Parts {
+    fn spawn(&self, carrier: Carrier) {
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(carrier));
+    }
+
+    /// The QUIC endpoint, which admits the contacts from joining until there is a policy.
+    pub(super) fn bind(&self) -> anyhow::Result<Bound> {
+        let listen = self.config.listen.fabric;
+        let gate = Arc::new(PolicyGate::new(self.identity.contacts.clone()));
+        let (credentials, shown) = watch::channel(Arc::new(self.identity.credentials(&self.key)));
+        let transport = Transport::bind(selvedge_transport::Options {
+            listen,
+            fabric: self.identity.fabric.clone(),
+            me: Some(self.identity.node.clone()),
+            credentials: shown,
+            gate: gate.clone(),
+            events: Arc::new(self.events.clone()),
+        })
+        .with_context(|| format!("fabric port {listen}"))?;
+        for contact in &self.identity.contacts {
+            transport.book().set(&contact.name, contact.fabric.clone());
+        }
+        Ok(Bound { transport, gate, credentials })
+    }
+
+    /// The policy replica, with the policy of before already published.
+    pub(super) async fn open_replica(
+        &self,
+        bound: &Bound,
+        liveness: watch::Receiver<Arc<Peers>>,
+    ) -> anyhow::Result<Replica> {
+        let replica = Replica::open(selvedge_consensus::Options {
+            dir: self.dir.raft(),
+            me: self.identity.node.clone(),
+            signer: self.key.clone(),
+            transport: bound.transport.clone(),
+            liveness,
+            timers: serve::raft_timers(self.config.timers.profile),
+            events: Arc::new(self.events.clone()),
+        })
+        .await
+        .context("policy replica")?;
+        bound.gate.follow(replica.policy());
+        bound.transport.recheck();
+        Ok(replica)
+    }
+
+    /// Failure detection and gossip, with the facts of before already published.
+    pub(super) async fn start_membership(
+        &self,
+        transport: &Transport,
+        replica: &Replica,
+    ) -> anyhow::Result<Membership> {
+        let membership = Membership::start(selvedge_membership::Options {
+            dir: self.dir.facts(),
+            me: self.identity.node.clone(),
+            signer: self.key.clone(),
+            fabric: self.identity.fabric_id,
+            epoch: replica.status().borrow().fence_epoch,
+            gossip_listen: self.config.listen.gossip,
+            node_key_seed: self.key.seed(),
+            transport: transport.clone(),
+            policy: replica.policy(),
+            timers: serve::membership_timers(self.config.timers.profile),
+            events: Arc::new(self.events.clone()),
+        })
+        .await
+        .context("membership")?;
+        let contacts = self.identity.contacts.iter();
+        membership.set_gossip_seeds(contacts.map(|c| (c.name.clone(), c.gossip.clone())).collect());
+        Ok(membership)
+    }
+
+    pub(super) async fn start_dns(&self, plan: watch::Receiver<Arc<Plan>>) -> anyhow::Result<Arc<Dns>> {
+        let options = serve::dns_options(&self.config.dns, &self.config.listen.dns, plan, &self.events);
+        Ok(Arc::new(Dns::start(options).await.context("DNS")?))
+    }
+
+    /// Renewal of this node's certificate.
+    pub(super) fn start_renewal(&self, bound: &Bound, membership: &Membership, issuer: Arc<IssuerSource>) {
+        let renewal = Renewal {
+            dir: self.dir.clone(),
+            identity: self.identity.clone(),
+            key: self.key.clone(),
+            issuer,
+            lifetime: self.config.certificates.lifetime,
+            credentials: bound.credentials.clone(),
+            transport: bound.transport.clone(),
+            view: membership.view(),
+            events: self.events.clone(),
+        };
+        self.tasks.spawn(renewal.run(self.stop.clone()));
+    }
+
+    /// Admission of other nodes and renewal of their certificates.
+    pub(super) fn serve_enrollment(
+        &self,
+        bound: &Bound,
+        replica: &Replica,
+        membership: &Membership,
+        issuer: Arc<IssuerSource>,
+    ) {
+        let enroller = Arc::new(Enroller {
+            replica: replica.clone(),
+            view: membership.view(),
+            issuer,
+            events: self.events.clone(),
+            lifetime: self.config.certificates.lifetime,
+            gate: bound.gate.clone(),
+            me: Contact {
+                name: self.identity.node.clone(),
+                key: self.key.public_key(),
+                role: self.identity.role,
+                fabric: self.reached.fabric.clone(),
+                gossip: self.reached.gossip.clone(),
+            },
+            transport: bound.transport.clone(),
+        });
+        bound.transport.handle(Alpn::Join, Arc::new(JoinHandler(enroller.clone())));
+        bound.transport.handle(Alpn::Renew, Arc::new(RenewHandler(enroller)));
+    }
+
+    /// The tasks that carry snapshots between the subsystems.
+    pub(super) fn start_carriers(
+        &self,
+        bound: &Bound,
+        replica: &Replica,
+        membership: &Membership,
+        endpoints: &Endpoints,
+        liveness: watch::Sender<Arc<Peers>>,
+    ) {
+        let (policy, view, me) = (replica.policy(), membership.view(), self.identity.node.clone());
+        self.spawn(Box::pin(tasks::recheck_connections(policy.clone(), bound.transport.clone())));
+        self.spawn(Box::pin(tasks::feed_liveness(view.clone(), policy, liveness)));
+        self.spawn(Box::pin(release::run(replica.clone(), view, me)));
+        self.spawn(Box::pin(tasks::announce_endpoints(endpoints.facts(), membership.clone())));
+        let presence = Presence {
+            addresses: self.reached.fabric.clone(),
+            gossip: self.reached.gossip.clone(),
+            api: self.reached.api.clone(),
+            leaving: false,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.spawn(Box::pin(tasks::announce_self(presence, membership.clone())));
+        endpoints.start_checks(&self.tasks, self.stop.clone());
+    }
+
+    /// Numbers that move with plan and view.
+    pub(super) fn start_watches(
+        &self,
+        plan: watch::Receiver<Arc<Plan>>,
+        membership: &Membership,
+    ) -> crate::backend::Watches {
+        let (revision_out, revision) = watch::channel(0);
+        let (members_out, members) = watch::channel(0);
+        self.spawn(Box::pin(tasks::feed_watches(plan, membership.view(), revision_out, members_out)));
+        crate::backend::Watches { revision, members }
+    }
+}
+
+/// Liveness as voter placement follows it; empty until facts arrive.
+pub(super) fn liveness_channel() -> (watch::Sender<Arc<Peers>>, watch::Receiver<Arc<Peers>>) {
+    watch::channel(Arc::new(BTreeMap::new()))
+}
