@@ -54,6 +54,7 @@ impl Replica {
             Settings { dir, me, key: signer.public_key(), liveness, timers, events, seed: rand::random() };
         let carrier = Arc::new(Carrier(transport.clone()));
         let replica = Self::open_over(settings, carrier).await?;
+        replica.attest(signer);
         transport.handle(Alpn::Raft, Arc::new(Door(Arc::downgrade(&replica.core))));
         Ok(replica)
     }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     batch::Submission,
     network::Link,
+    statements::{Checkpoints, Statements},
     store::Store,
     types::{Member, PolicyRaft, RaftMetrics},
     wire::LeaderHint,
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) liveness: watch::Receiver<Arc<Peers>>,
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) submissions: mpsc::Sender<Submission>,
+    pub(crate) statements: Statements,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) started: Instant,
     /// Cancelled when the replica is to end.
     pub(crate) stop: CancellationToken,

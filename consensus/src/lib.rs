@@ -8,6 +8,8 @@
 //! * `network`, `serve`, `wire`: what replicas say to each other, fenced by the epoch;
 //! * `election`: pre-vote and timers that follow the measured round trips;
 //! * `batch`, `propose`: many commands in one log entry, forwarded from any processor;
+//! * `voters`, `statements`: who may vote, and the signatures by which nodes without a replica are shown that
+//!   a policy was agreed;
 //! * [`placement`], [`survival`]: where voters belong and what that survives, as pure functions.
 //!
 //! openraft is the consensus; what it leaves to its user is here. Its own clocks are off.
@@ -19,6 +21,7 @@ mod carrier;
 mod contacts;
 mod core;
 mod election;
+mod image;
 mod machine;
 mod network;
 pub mod placement;
@@ -27,6 +30,7 @@ mod propose;
 mod replica;
 mod rpc;
 mod serve;
+mod statements;
 mod status;
 mod store;
 pub mod survival;
@@ -34,6 +38,7 @@ pub mod survival;
 mod testing;
 mod timers;
 mod types;
+mod voters;
 mod wire;
 
 pub use crate::core::{Peer, Peers};
@@ -41,6 +46,7 @@ pub use carrier::Options;
 pub use propose::{NO_LEADER_PATIENCE, ProposeError};
 pub use replica::{BootstrapError, OpenError, Replica, Settings};
 pub use rpc::{Rpc, RpcError};
+pub use statements::NoBundle;
 pub use status::{QuorumStatus, Replicant};
 pub use store::StoreError;
 pub use timers::{ELECTION_PER_RTT, MAX_ELECTION, MIN_ELECTION, Timers};

@@ -13,18 +13,25 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, RaftTypeConfig, Snapshot, StorageIOError,
     storage::RaftStateMachine,
 };
-use selvedge_fabric::policy::PolicyState;
-use tokio::sync::watch;
+use selvedge_fabric::{Epoch, UnixMs, policy::PolicyState};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
+    image,
+    statements::{Agreed, MAX_WAITING_CHECKPOINTS},
     store::{Store, StoreError},
     types::{Entry, LogIndex, Membership, Outcome, SnapshotMeta, StorageError, TypeConfig},
+    voters::VoterHistory,
 };
+
+/// One of these in each span of the leader's time is a checkpoint, see [`crate::statements`].
+const CHECKPOINT_MS: UnixMs = 100;
 
 /// What has been applied, always consistent in itself.
 #[derive(Clone, Default)]
 struct AppliedState {
     policy: Arc<PolicyState>,
+    voters: Arc<VoterHistory>,
     last: Option<LogIndex>,
     membership: Membership,
 }
@@ -34,24 +41,49 @@ struct AppliedState {
 pub(crate) struct Machine {
     applied: Arc<Mutex<AppliedState>>,
     published: Arc<watch::Sender<Arc<PolicyState>>>,
+    agreed: Arc<watch::Sender<Agreed>>,
+    checkpoints: mpsc::Sender<Agreed>,
     store: Store,
+    epoch: Epoch,
+}
+
+/// Where the state machine shows what it has applied.
+pub(crate) struct Outlets {
+    /// The policy after each run of entries.
+    pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
+    /// The same with the voters that agreed to it.
+    pub(crate) agreed: watch::Receiver<Agreed>,
+    /// States at which all replicas look.
+    pub(crate) checkpoints: mpsc::Receiver<Agreed>,
 }
 
 impl Machine {
     /// The state of the newest snapshot; openraft replays the committed log after it.
-    pub(crate) fn load(store: Store) -> Result<(Self, watch::Receiver<Arc<PolicyState>>), StoreError> {
+    pub(crate) fn load(store: Store) -> Result<(Self, Outlets), StoreError> {
         let mut applied = AppliedState::default();
         if let Some((meta, bytes)) = store.snapshot()? {
-            let policy = PolicyState::decode(&bytes).map_err(|e| store.corrupt(format!("snapshot: {e}")))?;
+            let (policy, voters) =
+                image::decode(&bytes).map_err(|e| store.corrupt(format!("snapshot: {e}")))?;
             applied = AppliedState {
                 policy: Arc::new(policy),
+                voters: Arc::new(voters),
                 last: meta.last_log_id,
                 membership: meta.last_membership,
             };
         }
-        let (published, receiver) = watch::channel(Arc::clone(&applied.policy));
-        let applied = Arc::new(Mutex::new(applied));
-        Ok((Self { applied, published: Arc::new(published), store }, receiver))
+        let epoch = store.epoch()?;
+        let (published, policy) = watch::channel(Arc::clone(&applied.policy));
+        let (agree, agreed) = watch::channel(applied.agreed());
+        let (checkpoint, checkpoints) = mpsc::channel(MAX_WAITING_CHECKPOINTS);
+        let machine = Self {
+            applied: Arc::new(Mutex::new(applied)),
+            published: Arc::new(published),
+            agreed: Arc::new(agree),
+            checkpoints: checkpoint,
+            store,
+            epoch,
+        };
+        Ok((machine, Outlets { policy, agreed, checkpoints }))
     }
 
     fn now(&self) -> AppliedState {
@@ -60,7 +92,22 @@ impl Machine {
 
     fn replace(&self, state: AppliedState) {
         self.published.send_replace(Arc::clone(&state.policy));
+        self.agreed.send_replace(state.agreed());
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Applies one entry, and shows the state after it when it is a checkpoint.
+    #[expect(clippy::result_large_err, reason = "openraft's storage error is what its trait returns")]
+    fn step(&self, state: &mut AppliedState, entry: Entry) -> Result<Vec<Outcome>, StorageError> {
+        let before = (state.policy.revision, state.policy.clock_ms / CHECKPOINT_MS);
+        let outcomes = apply_entry(state, entry)?;
+        state.resolve_voters(self.epoch);
+        let after = (state.policy.revision, state.policy.clock_ms / CHECKPOINT_MS);
+        if before.0 != after.0 && before.1 != after.1 {
+            // Full means that signing lags: the next checkpoint is as good.
+            let _ = self.checkpoints.try_send(state.agreed());
+        }
+        Ok(outcomes)
     }
 
     async fn save(&self, meta: SnapshotMeta, bytes: Vec<u8>) -> Result<(), StorageError> {
@@ -73,6 +120,19 @@ impl Machine {
     }
 }
 
+impl AppliedState {
+    fn agreed(&self) -> Agreed {
+        Agreed { policy: Arc::clone(&self.policy), voters: Arc::clone(&self.voters) }
+    }
+
+    /// Gives pending voters their number as soon as their keys are known.
+    fn resolve_voters(&mut self, epoch: Epoch) {
+        if self.voters.is_pending() {
+            Arc::make_mut(&mut self.voters).resolve(&self.policy, epoch);
+        }
+    }
+}
+
 /// Applies one entry. A batch that cannot be decoded stops the replica: to skip it would make this
 /// policy differ from everybody else's.
 #[expect(clippy::result_large_err, reason = "openraft's storage error is what its trait returns")]
@@ -81,6 +141,7 @@ fn apply_entry(state: &mut AppliedState, entry: Entry) -> Result<Vec<Outcome>, S
     match entry.payload {
         EntryPayload::Blank => Ok(Vec::new()),
         EntryPayload::Membership(membership) => {
+            Arc::make_mut(&mut state.voters).note(&membership);
             state.membership = Membership::new(Some(entry.log_id), membership);
             Ok(Vec::new())
         }
@@ -109,7 +170,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut state = self.now();
         let mut outcomes = Vec::new();
         for entry in entries {
-            outcomes.push(apply_entry(&mut state, entry)?);
+            outcomes.push(self.step(&mut state, entry)?);
         }
         self.replace(state);
         Ok(outcomes)
@@ -131,12 +192,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         let bytes = snapshot.into_inner();
-        let policy = PolicyState::decode(&bytes).map_err(|e| {
+        let (policy, voters) = image::decode(&bytes).map_err(|e| {
             StorageIOError::read_snapshot(Some(meta.signature()), openraft::AnyError::new(&e))
         })?;
         self.save(meta.clone(), bytes).await?;
         self.replace(AppliedState {
             policy: Arc::new(policy),
+            voters: Arc::new(voters),
             last: meta.last_log_id,
             membership: meta.last_membership.clone(),
         });
@@ -160,10 +222,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
             last_membership: state.membership,
             snapshot_id: state.last.map_or_else(|| "empty".to_owned(), |id| id.to_string()),
         };
-        let policy = Arc::clone(&state.policy);
-        let bytes = tokio::task::spawn_blocking(move || policy.encode()).await.map_err(|e| {
-            StorageIOError::write_snapshot(Some(meta.signature()), openraft::AnyError::new(&e))
-        })?;
+        let (policy, voters) = (state.policy, state.voters);
+        let bytes =
+            tokio::task::spawn_blocking(move || image::encode(&policy, &voters)).await.map_err(|e| {
+                StorageIOError::write_snapshot(Some(meta.signature()), openraft::AnyError::new(&e))
+            })?;
         self.save(meta.clone(), bytes.clone()).await?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }

@@ -138,7 +138,8 @@ impl Link {
             | Answer::PreVote { .. }
             | Answer::Leader(_)
             | Answer::Propose(_)
-            | Answer::ReadIndex(_)) => Ok(answer),
+            | Answer::ReadIndex(_)
+            | Answer::Statements { .. }) => Ok(answer),
         }
     }
 }

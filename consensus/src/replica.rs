@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -27,12 +27,13 @@ use crate::{
     batch,
     core::{Core, Peers},
     election,
-    machine::Machine,
+    machine::{Machine, Outlets},
     network::{Link, Links},
     placer,
     propose::{self, ProposeError},
     rpc::Rpc,
     serve,
+    statements::Statements,
     status::{self, QuorumStatus},
     store::{Store, StoreError, log::LogStore, sled_engine::SledEngine},
     timers::Timers,
@@ -115,7 +116,7 @@ pub enum BootstrapError {
 pub struct Replica {
     pub(crate) core: Arc<Core>,
     status: watch::Receiver<Arc<QuorumStatus>>,
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Replica {
@@ -144,7 +145,7 @@ impl Replica {
     ) -> Result<Self, OpenError> {
         let Settings { dir, me, key, liveness, timers, events, seed } = settings;
         store.check_log()?;
-        let (machine, policy) = Machine::load(store.clone())?;
+        let (machine, Outlets { policy, agreed, checkpoints }) = Machine::load(store.clone())?;
         let id = key.node_id().0;
         let link = Arc::new(Link::new(rpc, timers, store.epoch()?));
         let (links, log) = (Links(Arc::clone(&link)), LogStore(store.clone()));
@@ -152,8 +153,21 @@ impl Replica {
         let raft = raft.map_err(|e| OpenError::Raft { path: dir, why: e.to_string() })?;
         let (submissions, waiting) = mpsc::channel(batch::MAX_WAITING);
         let (started, stop) = (Instant::now(), CancellationToken::new());
-        let core = Core { me, id, raft, store, link, policy, liveness, events, submissions, started, stop };
-        let core = Arc::new(core);
+        let core = Arc::new(Core {
+            me,
+            id,
+            raft,
+            statements: Statements::new(&store, agreed),
+            checkpoints: Mutex::new(Some(checkpoints)),
+            store,
+            link,
+            policy,
+            liveness,
+            events,
+            submissions,
+            started,
+            stop,
+        });
         core.introduce_members();
         let (publish, status) = watch::channel(Arc::new(status::of(&core)));
         let tasks = TaskTracker::new();

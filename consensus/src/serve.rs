@@ -69,7 +69,11 @@ fn spoken_as_leader(ask: &Ask) -> Option<Vote<u64>> {
         Ask::Append(append) => Some(append.vote),
         Ask::Snapshot(chunk) => Some(chunk.vote),
         Ask::Vote(request) => Some(request.vote),
-        Ask::PreVote { .. } | Ask::Leader | Ask::Propose { .. } | Ask::ReadIndex { .. } => None,
+        Ask::PreVote { .. }
+        | Ask::Leader
+        | Ask::Propose { .. }
+        | Ask::ReadIndex { .. }
+        | Ask::Statements { .. } => None,
     }
 }
 
@@ -100,6 +104,10 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
         Ask::ReadIndex { within_ms } => {
             let within = Duration::from_millis(within_ms).min(MAX_WITHIN);
             Ok(Answer::ReadIndex(propose::read_index(core, within).await))
+        }
+        Ask::Statements { wanted, links_after } => {
+            let (statements, links) = core.statements.answer(&wanted, links_after).await;
+            Ok(Answer::Statements { statements, links })
         }
     }
 }

@@ -13,7 +13,11 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
-use selvedge_fabric::{Epoch, id::NodeName};
+use selvedge_fabric::{
+    Epoch, Revision,
+    id::NodeName,
+    statement::{Statement, Succession},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::types::{LogIndex, Outcome, TypeConfig};
@@ -45,7 +49,7 @@ pub(crate) struct Request {
     pub(crate) ask: Ask,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ask {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<u64>),
@@ -65,6 +69,11 @@ pub(crate) enum Ask {
     ReadIndex {
         within_ms: u64,
     },
+    /// Your statements over these revisions, and the successions of voters after this one.
+    Statements {
+        wanted: Vec<Revision>,
+        links_after: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +87,10 @@ pub(crate) enum Answer {
     Leader(LeaderHint),
     Propose(Proposed),
     ReadIndex(ReadIndex),
+    Statements {
+        statements: Vec<Statement>,
+        links: Vec<Succession>,
+    },
     /// The sender's fence epoch is not mine.
     Fenced {
         epoch: Epoch,

@@ -19,12 +19,13 @@ pub(crate) mod stamp;
 pub(crate) mod suite;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use openraft::Vote;
-use selvedge_fabric::{Epoch, id::NodeName, key::NodeId};
+use selvedge_fabric::{Epoch, id::NodeName, key::NodeId, statement::Signatures};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::types::LogIndex;
@@ -148,6 +149,7 @@ const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
 const COMMITTED: &[u8] = b"committed";
 const EPOCH: &[u8] = b"epoch";
+const LINKS: &[u8] = b"links";
 
 /// The typed face of an [`Engine`]. Cloning shares it.
 #[derive(Clone)]
@@ -211,6 +213,16 @@ impl Store {
     pub(crate) fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
         self.put_meta(EPOCH, &epoch)?;
         self.sync()
+    }
+
+    /// Signatures that link the sets of voters, by sequence.
+    pub(crate) fn links(&self) -> Result<Option<BTreeMap<u64, Signatures>>, StoreError> {
+        self.meta(LINKS)
+    }
+
+    /// Stores those signatures. They become durable with the next sync: others have them too.
+    pub(crate) fn set_links(&self, links: &BTreeMap<u64, Signatures>) -> Result<(), StoreError> {
+        self.put_meta(LINKS, links)
     }
 
     pub(crate) fn sync(&self) -> Result<(), StoreError> {

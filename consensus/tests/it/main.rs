@@ -2,6 +2,7 @@
 //! file system whose power is cut.
 #![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
 
+mod bundles;
 mod damage;
 mod disk_full;
 mod elections;

@@ -25,6 +25,9 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::fabric::{self, Events, name};
 
+/// No request between replicas lasts longer.
+const LONGEST_REQUEST: Duration = Duration::from_secs(5);
+
 /// How the network mistreats messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Weather {
@@ -154,10 +157,14 @@ pub(crate) struct Cluster {
     liveness: watch::Receiver<Arc<Peers>>,
 }
 
-pub(crate) fn key(node: &str) -> PublicKey {
+pub(crate) fn signing_key(node: &str) -> SigningKey {
     let mut seed = [0; 32];
     seed[..node.len()].copy_from_slice(node.as_bytes());
-    SigningKey::from_bytes(&seed).public_key()
+    SigningKey::from_bytes(&seed)
+}
+
+pub(crate) fn key(node: &str) -> PublicKey {
+    signing_key(node).public_key()
 }
 
 impl Cluster {
@@ -197,6 +204,8 @@ impl Cluster {
     pub(crate) async fn stop(&self, node: &str) {
         let removed = self.net.state().replicas.remove(&name(node));
         removed.expect("it runs").0.shutdown().await;
+        // What a leader was sending keeps its files open until the deadline of that request.
+        sleep(LONGEST_REQUEST).await;
     }
 
     pub(crate) async fn found(&self, node: &str, cloud: &str) {
@@ -268,5 +277,7 @@ async fn open(
         seed: net.state().random.random(),
     };
     let port = Arc::new(Port { net: net.clone(), me: name(node) });
-    Replica::open_over(settings, port).await.expect("opens")
+    let replica = Replica::open_over(settings, port).await.expect("opens");
+    replica.attest(Arc::new(signing_key(node)));
+    replica
 }

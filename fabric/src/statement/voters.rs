@@ -65,7 +65,7 @@ impl VoterSet {
     }
 
     /// Takes `next` for the set that follows this one when a majority of this one says so.
-    pub(super) fn follow(&self, next: &Succession, fabric: &FabricId) -> Result<VoterSet, BundleError> {
+    pub(super) fn follow(&self, next: &Succession, fabric: &FabricId) -> Result<Self, BundleError> {
         let set = &next.set;
         let broken = |why: String| BundleError::Chain { sequence: set.sequence, why };
         if set.sequence.checked_sub(1) != Some(self.sequence) {
