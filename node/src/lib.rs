@@ -1,7 +1,7 @@
 //! The Selvedge daemon: composition root, identity and enrollment, reconcile, API.
 //!
 //! * [`daemon`] starts everything and stops it again; nothing else knows all subsystems.
-//! * [`init`] makes a fabric, [`enroll`] lets nodes into it, [`renew`] keeps their certificates fresh.
+//! * [`mod@init`] makes a fabric, [`enroll`] lets nodes into it, [`renew`] keeps their certificates fresh.
 //! * [`reconcile`] turns intent and facts into the plan that everything else applies.
 //! * [`backend`] answers the [`api`] from published snapshots.
 #![warn(missing_docs)]

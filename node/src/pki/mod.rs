@@ -1,9 +1,9 @@
 //! Keys and certificates: the fabric's CA, node certificates, key files, sealing.
 //!
 //! * The **root** signs the issuing CA once, in `fabric init`, and its key then leaves with the
-//!   recovery key ([`recovery`]). Nodes pin its certificate and nothing else.
+//!   recovery key (`recovery`). Nodes pin its certificate and nothing else.
 //! * The **issuing CA** lasts ten years. Its key is held by processors only, sealed to each one's own
-//!   key ([`seal`]), and never stored in clear.
+//!   key (`seal`), and never stored in clear.
 //! * A **node certificate** is short-lived and says which node holds which key. It grants nothing: who
 //!   is admitted, and as what, is policy.
 //!
