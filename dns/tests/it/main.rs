@@ -3,6 +3,7 @@
 
 mod answers;
 mod client;
+mod differential;
 mod dig;
 mod edns;
 mod fixture;
