@@ -147,13 +147,12 @@ impl Judge {
             .collect();
         let workloads = self.judge_workloads(sights, &states, now_ms);
         states.extend(workloads);
-        // That nobody was heard yet is no news right after the start; but it is no evidence either.
-        let starting = now_ms.saturating_sub(self.started_ms) < self.timers.isolation_grace_ms;
+        let grace = now_ms.saturating_sub(self.grace_from_ms(sights)) < self.timers.isolation_grace_ms;
         let clouds_down = self.clouds_down.iter().filter(|(_, since)| before_solitude(**since));
         Judgement {
             states,
             clouds_down: clouds_down.map(|(cloud, since)| (cloud.clone(), *since)).collect(),
-            isolated: self.alone_since.is_some() && !starting,
+            isolated: self.alone_since.is_some() && !grace,
         }
     }
 
@@ -161,6 +160,13 @@ impl Judge {
         let mut others = sights.processors.values().filter(|sight| !sight.leaving).peekable();
         let alone = others.peek().is_some() && !others.any(Sight::lives);
         self.alone_since = alone.then(|| self.alone_since.unwrap_or(now_ms));
+    }
+
+    /// That nobody was heard yet is no news right after the start, nor right after the first other
+    /// processor was admitted: it is still on its way. It is no evidence either.
+    fn grace_from_ms(&self, sights: &Sights) -> u64 {
+        let heard = sights.processors.values().any(|sight| sight.heard && !sight.leaving);
+        self.alone_since.filter(|_| !heard).unwrap_or(self.started_ms)
     }
 
     fn judge_workloads(

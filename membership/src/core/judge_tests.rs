@@ -153,6 +153,25 @@ fn a_cold_start_alone_leaves_everybody_unknown() {
 }
 
 #[test]
+fn the_first_admitted_node_is_given_time_to_arrive() {
+    let (mut alone, everybody) = (sights(), sights());
+    alone.processors.clear();
+    let mut judge = Judge::new(Timers::default(), 0);
+    assert!(!judge.judge(&alone, 60_000).isolated, "nobody else is admitted");
+    let mut second = alone.clone();
+    let expected = Sight { heard: false, swim: None, own: None, ..everybody.processors[&NodeId(2)].clone() };
+    second.processors.insert(NodeId(2), expected);
+    let grace_ms = Timers::default().isolation_grace_ms;
+    for (at, isolated) in [(70_000, false), (70_000 + grace_ms - 1, false), (70_000 + grace_ms, true)] {
+        assert_eq!(judge.judge(&second, at).isolated, isolated, "{at}");
+    }
+    with(&mut second, 2, |s| (s.heard, s.swim) = (true, alive(1)));
+    assert!(!judge.judge(&second, 80_000).isolated);
+    with(&mut second, 2, |s| s.own = Some(Seen::Silent));
+    assert!(judge.judge(&second, 80_001).isolated, "heard before: its silence is news at once");
+}
+
+#[test]
 fn workload_nodes_live_while_a_live_processor_vouches() {
     let mut sights = sights();
     let hosted = Hosted { leaving: false, vouched_by: BTreeSet::new() };
