@@ -42,7 +42,8 @@ pub(crate) struct Global {
     /// Local socket of the node [env: SELVEDGE_SOCKET] [default: /run/selvedge/api.sock]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub(crate) socket: Option<PathBuf>,
-    /// API addresses of nodes, https://host:port, tried in turn [env: SELVEDGE_API]
+    /// API addresses of processors, https://host:port, tried in turn; https://NODE@host:port for that
+    /// node and no other [env: SELVEDGE_API]
     #[arg(
         long,
         global = true,

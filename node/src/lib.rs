@@ -26,3 +26,4 @@ pub mod renew;
 pub use config::NodeConfig;
 pub use daemon::run;
 pub use init::{InitError, InitOptions, InitReport, init};
+pub use selvedge_transport::Leaf;

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{HeaderMap, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use selvedge_fabric::id::NodeName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -15,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Ask, CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Target};
+use super::{Ask, CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Target, tls::judge_peer};
 use crate::failure::Failure;
 
 /// The server name that every connection of the fabric sends; it tells an observer nothing.
@@ -54,10 +55,10 @@ pub(super) async fn exchange(
             let stream = stream.map_err(|e| Lost::Before(socket_failure(path, &e)))?;
             over(stream, target, ask, headers).await
         }
-        (Target::Https { host, port }, Some(tls)) => {
-            let connecting = connect_tls(host, *port, tls);
+        (Target::Https { host, port, node }, Some(tls)) => {
+            let connecting = connect_tls(host, *port, node.as_ref(), tls);
             let stream = timeout(CONNECT_TIMEOUT, connecting).await.map_err(slow)?;
-            over(stream.map_err(|e| lost(e.to_string()))?, target, ask, headers).await
+            over(stream.map_err(|e| Lost::Before(tls_failure(target, &e)))?, target, ask, headers).await
         }
         (Target::Https { .. }, None) => Err(lost("no CA file given".into())),
     }
@@ -66,11 +67,16 @@ pub(super) async fn exchange(
 async fn connect_tls(
     host: &str,
     port: u16,
+    node: Option<&NodeName>,
     tls: Arc<ClientConfig>,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let stream = TcpStream::connect((host, port)).await?;
     let name = SERVER_NAME.try_into().map_err(io::Error::other)?;
-    TlsConnector::from(tls).connect(name, stream).await
+    let stream = TlsConnector::from(tls).connect(name, stream).await?;
+    // Before anything is sent, the token above all.
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    judge_peer(shown, node).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+    Ok(stream)
 }
 
 async fn over<S>(stream: S, target: &Target, ask: &Ask, headers: HeaderMap) -> Result<Answer, Lost>
@@ -106,6 +112,16 @@ fn unreachable(target: &Target, why: &str) -> Failure {
     Failure::unreachable(format!("cannot reach a node: {why}"))
         .at(target.to_string())
         .remedy("is the node running? name others with --api, separated by commas")
+}
+
+/// What answered and is not to be trusted is no matter of reaching it.
+fn tls_failure(target: &Target, error: &io::Error) -> Failure {
+    let failure = unreachable(target, &error.to_string());
+    match error.kind() {
+        io::ErrorKind::InvalidData => failure
+            .remedy("give the address of a processor of this fabric, and this fabric's root as --ca-file"),
+        _ => failure,
+    }
 }
 
 fn socket_failure(path: &Path, error: &io::Error) -> Failure {

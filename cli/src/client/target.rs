@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use hyper::Uri;
+use selvedge_fabric::id::NodeName;
 
 use crate::failure::Failure;
 
@@ -20,6 +21,8 @@ pub(crate) enum Target {
         host: String,
         /// Port.
         port: u16,
+        /// The node that must answer; any processor when absent.
+        node: Option<NodeName>,
     },
 }
 
@@ -27,8 +30,11 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Https { host, port } if host.contains(':') => write!(f, "https://[{host}]:{port}"),
-            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Https { host, port, node } => {
+                let node = node.as_ref().map(|n| format!("{n}@")).unwrap_or_default();
+                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                write!(f, "https://{node}{host}:{port}")
+            }
         }
     }
 }
@@ -50,7 +56,10 @@ impl FromStr for Target {
         }
         let host = uri.host().filter(|h| !h.is_empty()).ok_or_else(|| bad("names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self::Https { host, port: uri.port_u16().unwrap_or(API_PORT) })
+        let before_host = uri.authority().and_then(|a| a.as_str().rsplit_once('@'));
+        let node = before_host.map(|(node, _)| node.parse()).transpose();
+        let node = node.map_err(|_| bad("what stands before @ must be the name of a node"))?;
+        Ok(Self::Https { host, port: uri.port_u16().unwrap_or(API_PORT), node })
     }
 }
 
@@ -64,7 +73,18 @@ mod tests {
         assert_eq!(text("https://a.example"), Ok("https://a.example:7443".into()));
         assert_eq!(text("10.0.0.1:99"), Ok("https://10.0.0.1:99".into()));
         assert_eq!(text("https://[fd00::1]:7443/"), Ok("https://[fd00::1]:7443".into()));
-        for bad in ["http://a", "https://a/v1", "https://", "", "https://a?x=1", "ftp://a"] {
+        assert_eq!(text("w1@10.0.0.1"), Ok("https://w1@10.0.0.1:7443".into()));
+        assert_eq!(text("https://w1@[fd00::1]:99"), Ok("https://w1@[fd00::1]:99".into()));
+        for bad in [
+            "https://user:secret@a",
+            "https://@a",
+            "http://a",
+            "https://a/v1",
+            "https://",
+            "",
+            "https://a?x=1",
+            "ftp://a",
+        ] {
             assert_eq!(text(bad), Err(2), "{bad}");
         }
     }
