@@ -7,7 +7,8 @@
 
 use selvedge_fabric::{
     command::{Apply, Rights},
-    id::Name,
+    id::{Name, ServiceRef},
+    key::TokenId,
     object::{Kind, Object, ObjectKey, RoleBinding, Spec},
     policy::PolicyState,
 };
@@ -40,6 +41,33 @@ pub fn require_apply(caller: &Caller, policy: &PolicyState, apply: &Apply) -> Re
         require_object(caller, policy, key)?;
     }
     apply.set.iter().try_for_each(|object| require_bindings(caller, policy, object))
+}
+
+/// Refuses a caller that may not end this token. The admins of a domain end the tokens of its services;
+/// all others, and those that are not there, are for admins. A token that is not there is refused with
+/// the same words, so that one cannot find out which exist.
+///
+/// # Errors
+/// [`super::Code::Forbidden`].
+pub fn require_revoke(caller: &Caller, policy: &PolicyState, id: &TokenId) -> Result<(), ApiError> {
+    if caller.is_admin() {
+        return Ok(());
+    }
+    caller.require_writer("revoke tokens")?;
+    match policy.service_tokens.get(id) {
+        Some(token) if administers(caller, policy, &token.service.domain) => Ok(()),
+        _ => {
+            let detail = format!("{} may not revoke {id}", caller.actor());
+            Err(ApiError::forbidden(detail)
+                .remedy("admins of a domain revoke tokens of its services; other tokens take admin rights"))
+        }
+    }
+}
+
+/// Whether the caller may read the list entry of a service token.
+#[must_use]
+pub fn may_list(caller: &Caller, policy: &PolicyState, service: &ServiceRef) -> bool {
+    caller.is_admin() || administers(caller, policy, &service.domain)
 }
 
 fn administers(caller: &Caller, policy: &PolicyState, domain: &Name) -> bool {
@@ -79,7 +107,8 @@ fn bindings(spec: &Spec) -> &[RoleBinding] {
 #[cfg(test)]
 mod tests {
     use selvedge_fabric::{
-        key::TokenId,
+        command::{ServiceToken, TokenScope},
+        key::PublicKey,
         object::{DomainSpec, ServiceSpec},
     };
 
@@ -140,5 +169,23 @@ mod tests {
         let mut bound = policy();
         bound.objects.insert(apply.set[0].key.clone(), apply.set[0].spec.clone());
         assert_eq!(require_apply(&vera, &bound, &apply), Ok(()));
+    }
+
+    #[test]
+    fn a_domain_admin_ends_tokens_of_its_own_services_only() {
+        let mut policy = policy();
+        let id = TokenId([7; 9]);
+        let service: ServiceRef = "db@voting".parse().expect("a service");
+        let key = PublicKey([0; 32]);
+        let token_of_db =
+            ServiceToken { id, service: service.clone(), key, scope: TokenScope::default(), not_after_ms: 1 };
+        policy.service_tokens.insert(id, token_of_db);
+        let (vera, will) = (token("vera", Rights::Domain), token("will", Rights::Domain));
+        assert_eq!(require_revoke(&vera, &policy, &id), Ok(()));
+        assert!(require_revoke(&will, &policy, &id).is_err());
+        assert!(require_revoke(&token("vera", Rights::Read), &policy, &id).is_err());
+        assert!(require_revoke(&vera, &policy, &TokenId([8; 9])).is_err(), "not there, or not a service's");
+        assert_eq!(require_revoke(&Caller::Local { uid: 0 }, &policy, &TokenId([8; 9])), Ok(()));
+        assert!(may_list(&vera, &policy, &service) && !may_list(&will, &policy, &service));
     }
 }

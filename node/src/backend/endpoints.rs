@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use selvedge_fabric::{
     id::{ContractRef, EndpointId, NodeName, ServiceRef},
     object::{PortRange, Protocol, Selector},
+    plan::Target,
     query,
     record::{EndpointFact, EndpointPort, Health},
     token::ServiceTokenText,
-    view::{Liveness, NodeView},
+    view::{Liveness, NodeView, View},
 };
 
 use super::{Node, Result};
 use crate::{
-    api::{ApiError, Caller, Code, types},
+    api::{ApiError, Caller, Code, rights, types},
     clock,
     endpoints::{RegisterError, Registration, check::Check},
 };
@@ -91,16 +92,17 @@ impl Node {
     }
 
     pub(super) fn deregister_endpoint(&self, caller: &Caller, id: &str) -> Result<()> {
-        if !caller.is_admin() {
-            return Err(ApiError::forbidden(
-                "only admins and callers on the local socket deregister endpoints",
-            ));
-        }
         let id = id.parse::<EndpointId>().map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let unknown = || {
+            ApiError::not_found(format!("endpoint {id} is not registered on this node"))
+                .remedy("`selvedge endpoint list` names the node of each endpoint")
+        };
+        let facts = self.endpoints.facts().borrow().clone();
+        let fact = facts.iter().find(|fact| fact.id == id).ok_or_else(unknown)?;
+        rights::require_domain(caller, &self.policy(), &fact.service.domain)?;
         match self.endpoints.deregister(&id) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(ApiError::not_found(format!("endpoint {id} is not registered on this node"))
-                .remedy("`selvedge endpoint list` names the node of each endpoint")),
+            Ok(false) => Err(unknown()),
             Err(error) => Err(ApiError::internal(error.to_string())),
         }
     }
@@ -124,6 +126,7 @@ impl Node {
             return Err(hidden());
         }
         let targets = plan.zone.contracts.get(contract).ok_or_else(hidden)?;
+        let view = self.view();
         let endpoints = targets.iter().map(|t| types::Discovered {
             id: t.endpoint.to_string(),
             service: t.service.to_string(),
@@ -138,7 +141,7 @@ impl Node {
                 .iter()
                 .map(|(protocol, local)| types::EndpointPort {
                     protocol: protocol.to_string(),
-                    contract: *local,
+                    contract: contract_port(&view, t, *protocol, *local),
                     local: *local,
                 })
                 .collect(),
@@ -179,6 +182,15 @@ impl Node {
             revision: plan.revision,
         })
     }
+}
+
+/// The port that the contract names for one on which an endpoint really listens. The plan knows only the
+/// latter; the two differ where nothing is enforced.
+fn contract_port(view: &View, target: &Target, protocol: Protocol, local: u16) -> u16 {
+    let fact = view.nodes.get(&target.node).and_then(|n| n.endpoints.get(&target.endpoint));
+    let ports = fact.map(|f| f.ports.as_slice()).unwrap_or_default();
+    let port = ports.iter().find(|p| p.protocol == protocol && p.local == local);
+    port.map_or(local, |p| p.contract)
 }
 
 /// Where endpoints are, and how that place is.

@@ -34,7 +34,7 @@ use selvedge_membership::Membership;
 use tokio::sync::watch;
 
 use crate::{
-    api::{self, Backend, Caller, types},
+    api::{self, Backend, Caller, rights, types},
     endpoints::Endpoints,
     events::Events,
     identity::Identity,
@@ -216,12 +216,12 @@ impl Backend for Node {
     }
 
     async fn tokens(&self, caller: &Caller) -> Result<Vec<types::TokenItem>> {
-        caller.require_admin("list tokens")?;
-        Ok(self.list_tokens())
+        caller.require_writer("list tokens")?;
+        Ok(self.list_tokens(caller))
     }
 
     async fn revoke_token(&self, caller: &Caller, id: &TokenId) -> Result<types::ApplyReply> {
-        caller.require_admin("revoke tokens")?;
+        rights::require_revoke(caller, &self.policy(), id)?;
         let applied = self.propose(caller, Command::RevokeToken { id: *id }).await?;
         Ok((&applied).into())
     }

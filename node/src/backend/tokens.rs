@@ -156,7 +156,8 @@ impl Node {
         seeds
     }
 
-    pub(super) fn list_tokens(&self) -> Vec<types::TokenItem> {
+    /// All tokens for admins, those of its services for the admin of a domain.
+    pub(super) fn list_tokens(&self, caller: &Caller) -> Vec<types::TokenItem> {
         let policy = self.policy();
         let now = clock::unix_ms();
         let item = |id: &TokenId, kind: &str, subject: String, not_after_ms: UnixMs| types::TokenItem {
@@ -172,7 +173,8 @@ impl Node {
             uses_left: Some(t.uses_left),
             ..item(&t.id, "join", format!("{} in {}", t.role, t.zone), t.not_after_ms)
         });
-        let services = policy.service_tokens.values().map(|t| types::TokenItem {
+        let listed = |t: &&ServiceToken| rights::may_list(caller, &policy, &t.service);
+        let services = policy.service_tokens.values().filter(listed).map(|t| types::TokenItem {
             scope: scope_text(&t.scope),
             ..item(&t.id, "service", t.service.to_string(), t.not_after_ms)
         });
@@ -180,7 +182,7 @@ impl Node {
             scope: vec![format!("{:?}", t.rights).to_ascii_lowercase()],
             ..item(&t.id, "api", t.name.clone(), t.not_after_ms)
         });
-        joins.chain(services).chain(apis).collect()
+        if caller.is_admin() { joins.chain(services).chain(apis).collect() } else { services.collect() }
     }
 }
 
