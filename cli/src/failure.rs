@@ -68,7 +68,9 @@ impl Failure {
     pub(crate) fn refused(details: &ProblemDetails, place: &str) -> Self {
         let mut failure = Self { code: details.code.exit_code(), ..Self::new(&details.detail) }.at(place);
         failure.remedy.clone_from(&details.remedy);
-        failure.problems(details.problems.iter().map(problem_line).collect())
+        let problems: Vec<_> = details.problems.iter().map(problem_line).collect();
+        // A single problem is the detail already.
+        if problems == [details.detail.as_str()] { failure } else { failure.problems(problems) }
     }
 
     /// Says it on stderr and gives the exit code.

@@ -43,7 +43,7 @@ pub(crate) struct ApplyArgs {
     #[arg(long, value_name = "R")]
     if_revision: Option<Revision>,
     /// A word on why, for the history
-    #[arg(short, long, default_value = "", value_name = "TEXT")]
+    #[arg(short, long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     message: String,
 }
 

@@ -61,7 +61,10 @@ fn table(pairs: &[ReachItem], look: Look) -> String {
 /// Prove isolation: check assertions on who reaches whom. Exit code 5 when one fails.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  selvedge assert -f isolation.yaml")]
+  selvedge assert -f - <<EOF
+  - deny:  {from: '*@getaway-app', to: '*@voting-app'}
+  - allow: {from: voting-svc@voting-app, to: voting-db@voting-app, port: tcp/5432}
+  EOF")]
 pub(crate) struct AssertArgs {
     /// The assertions: a file, or - for standard input
     #[arg(short = 'f', long = "file", value_name = "F")]

@@ -16,11 +16,12 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   selvedge resolve voting-backend.voting-app
-  selvedge resolve voting-backend.voting-app SRV --as voting-svc@voting-app    as that service sees it")]
+  selvedge resolve voting-backend.voting-app SRV --as voting-svc@voting-app
+  selvedge resolve 5.1.64.127.in-addr.arpa PTR")]
 pub(crate) struct ResolveArgs {
     /// The name; the suffix may be left out
     name: String,
-    /// The record type: A, AAAA, SRV, TXT, PTR, SOA, NS
+    /// The record type: A, AAAA, SRV, TXT, PTR, SOA, NS, ANY
     #[arg(value_name = "TYPE", default_value = "A")]
     kind: String,
     /// See only what this service may reach

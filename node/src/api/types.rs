@@ -24,7 +24,11 @@ pub use token::{TokenCreated, TokenItem, TokenRequest};
 pub use workload::{DiscoverReply, Discovered, SelfReply, ServiceStat};
 
 use selvedge_fabric::UnixMs;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+
+/// RFC 3339 with exactly three digits after the second: columns of times line up and sort as text.
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// `at_ms` as RFC 3339 text in UTC. Times that RFC 3339 cannot say (after the year 9999) are given as
 /// the last it can.
@@ -34,7 +38,7 @@ pub fn rfc3339(at_ms: UnixMs) -> String {
     let nanos = i128::from(at_ms) * 1_000_000;
     OffsetDateTime::from_unix_timestamp_nanos(nanos)
         .ok()
-        .and_then(|t| t.format(&Rfc3339).ok())
+        .and_then(|t| t.format(MILLISECONDS).ok())
         .unwrap_or_else(|| LAST.to_owned())
 }
 
@@ -44,8 +48,8 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_in_utc() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(1_700_000_000_250), "2023-11-14T22:13:20.25Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_700_000_000_250), "2023-11-14T22:13:20.250Z");
         assert!(rfc3339(u64::MAX).starts_with("9999-"));
     }
 }

@@ -4,13 +4,13 @@ use selvedge_dns::{
     Asker, ZoneIndex, answer,
     proto::{
         op::{Message, MessageType, OpCode, Query},
-        rr::{Name as DnsName, Record, RecordType},
+        rr::{Name as DnsName, RData, Record, RecordType},
     },
 };
 use selvedge_fabric::{
     id::ServiceRef,
     manifest,
-    object::{PortRange, Selector},
+    object::{Kind, ObjectKey, PortRange, Selector},
     query,
 };
 
@@ -38,6 +38,9 @@ impl Node {
         })?;
         let mut question = Message::new(0, MessageType::Query, OpCode::Query);
         question.add_query(Query::query(qname, qtype));
+        if let Some(service) = asker {
+            self.require_service(service)?;
+        }
         let asker = asker.map_or(Asker::All, |service| Asker::Service(service.clone()));
         let reply = answer(&ZoneIndex::build(&plan.zone), &question, &asker);
         Ok(types::ResolveReply {
@@ -49,6 +52,17 @@ impl Node {
             additional: reply.additionals.iter().map(record).collect(),
             revision: plan.revision,
         })
+    }
+
+    /// A service that does not exist sees nothing, which looks like an answer about the name.
+    fn require_service(&self, service: &ServiceRef) -> Result<()> {
+        let (domain, name) = (Some(service.domain.clone()), service.name.to_string());
+        let key = ObjectKey { kind: Kind::Service, domain, name };
+        if self.policy().objects.contains_key(&key) {
+            return Ok(());
+        }
+        Err(ApiError::not_found(format!("there is no service {service}"))
+            .remedy("`selvedge get services` lists them"))
     }
 
     pub(super) fn explain_flow(
@@ -156,6 +170,26 @@ fn record(record: &Record) -> types::Answer {
         name: record.name.to_string(),
         kind: record.record_type().to_string(),
         ttl: record.ttl,
-        data: record.data.to_string(),
+        data: data(&record.data),
     }
+}
+
+/// Record data in the presentation format of zone files (RFC 1035, section 5.1).
+fn data(data: &RData) -> String {
+    match data {
+        RData::TXT(text) => quoted(text.txt_data.iter().map(AsRef::as_ref)),
+        RData::HINFO(host) => quoted([&*host.cpu, &*host.os]),
+        other => other.to_string(),
+    }
+}
+
+/// Character strings in quotes, so that one can tell where each ends.
+fn quoted<'a>(strings: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let escape = |byte: &u8| match byte {
+        b'"' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\{other:03}"),
+    };
+    let quote = |text: &[u8]| format!("\"{}\"", text.iter().map(escape).collect::<String>());
+    strings.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }
