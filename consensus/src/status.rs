@@ -134,7 +134,7 @@ impl Core {
 /// Publishes the status and tells of changes of the leader, until the replica ends.
 pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus>>) {
     let mut metrics = core.raft.metrics();
-    let (mut was_stopped, mut told_stopped) = (false, false);
+    let (mut was_stopped, mut told_stopped, mut told_lost) = (false, false, false);
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
@@ -143,7 +143,7 @@ pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus
         }
         let now = of(&core);
         let before = Arc::clone(&publish.borrow());
-        tell(&core, &before, &now);
+        tell(&core, &before, &now, &mut told_lost);
         if let Some(why) = core.stopped().filter(|_| !told_stopped && !core.stop.is_cancelled()) {
             told_stopped = true;
             core.events.emit(Severity::Warning, "replica-stopped", core.me.as_str(), stopped_text(&why));
@@ -158,7 +158,7 @@ pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus
     }
 }
 
-fn tell(core: &Core, before: &QuorumStatus, now: &QuorumStatus) {
+fn tell(core: &Core, before: &QuorumStatus, now: &QuorumStatus, told_lost: &mut bool) {
     if let Some(leader) = &now.leader
         && (before.leader.as_ref() != Some(leader) || before.term != now.term)
     {
@@ -166,14 +166,24 @@ fn tell(core: &Core, before: &QuorumStatus, now: &QuorumStatus) {
         core.events.emit(Severity::Info, "leader-changed", leader.as_str(), message);
     }
     if before.quorum && !now.quorum {
-        let names: Vec<_> = core.missing_voters().iter().map(ToString::to_string).collect();
-        let message = format!(
-            "no quorum: changes of intent are refused until enough voters answer again ({}); traffic, DNS and \
-             endpoints go on",
-            names.join(", ")
-        );
-        core.events.emit(Severity::Warning, "quorum-lost", core.me.as_str(), message);
+        let missing: Vec<_> = core.missing_voters().iter().map(ToString::to_string).collect();
+        core.events.emit(Severity::Warning, "quorum-lost", core.me.as_str(), lost_text(&missing));
+        *told_lost = true;
     }
+    // There is none at the start either; to have one then is no news.
+    if now.quorum && std::mem::take(told_lost) {
+        let message = "a quorum answers again: intent can be changed".to_owned();
+        core.events.emit(Severity::Info, "quorum-regained", core.me.as_str(), message);
+    }
+}
+
+/// All voters may be taken for alive, when they are just slow.
+fn lost_text(missing: &[String]) -> String {
+    let whom = match missing {
+        [] => "enough voters answer in time again".to_owned(),
+        missing => format!("enough voters answer again ({} do not)", missing.join(", ")),
+    };
+    format!("no quorum: changes of intent are refused until {whom}; traffic, DNS and endpoints go on")
 }
 
 fn stopped_text(why: &str) -> String {

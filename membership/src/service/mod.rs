@@ -437,7 +437,7 @@ impl Service {
         if let Some(rejoined) = self.detector.as_mut().and_then(Detector::poll_rejoined)
             && self.gossip.own().raise_above(rejoined.saturating_sub(1), now.mono_ms)
         {
-            self.raised(now);
+            self.raised("others took this node for dead", now);
         }
         while let Some((to, packet)) = self.detector.as_mut().and_then(Detector::poll_transmit) {
             self.send_probe(to, &Probe::Swim(packet));

@@ -6,7 +6,7 @@ impl Service {
     pub(super) fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Taken(key) => self.handle_taken(key, now),
-            Event::Raised(_) => self.raised(now),
+            Event::Raised(_) => self.raised("others held newer facts of this node", now),
             Event::Quarantined(node) => {
                 let subject = self.name_of(node);
                 let message = "two live machines use its key: the facts of both are set aside until one is \

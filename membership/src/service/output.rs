@@ -100,14 +100,13 @@ impl Service {
     }
 
     /// Goes on under a higher incarnation everywhere.
-    pub(super) fn raised(&mut self, now: Now) {
+    pub(super) fn raised(&mut self, why: &str, now: Now) {
         let incarnation = self.gossip.own().incarnation();
         if let Some(detector) = &mut self.detector {
             detector.raise(incarnation, now.mono_ms);
         }
         self.write_incarnation();
-        let message =
-            format!("others held newer facts of this node; it goes on as incarnation {incarnation}");
+        let message = format!("{why}; it goes on as incarnation {incarnation}");
         let me = self.parts.options.me.as_str();
         self.reports.tell_once(now.mono_ms, Severity::Info, "incarnation-raised", me, message);
     }
