@@ -1,6 +1,6 @@
 //! Health of fabric and node, readable at a glance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use selvedge_fabric::{
     command::{AdmissionState, Role},
@@ -72,6 +72,7 @@ impl Node {
     fn zones(&self) -> Vec<types::ZoneHealth> {
         let (policy, view) = (self.policy(), self.view());
         let mut zones: BTreeMap<_, types::ZoneHealth> = BTreeMap::new();
+        let mut unheard: BTreeSet<_> = BTreeSet::new();
         for (name, admission) in policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked) {
             let zone = zones.entry(admission.zone.clone()).or_insert_with(|| types::ZoneHealth {
                 name: admission.zone.to_string(),
@@ -91,6 +92,9 @@ impl Node {
             };
             counts.total += 1;
             counts.up += usize::from(up);
+            if !me && seen.is_none_or(|n| n.state == Liveness::Unknown) {
+                unheard.insert(admission.zone.clone());
+            }
             if let Some(seen) = seen {
                 count_endpoints(&mut zone.endpoints, seen, me);
                 zone.rtt_ms = least(zone.rtt_ms, seen.rtt_us.map(|us| f64::from(us) / 1000.0));
@@ -99,7 +103,8 @@ impl Node {
             }
         }
         for (name, zone) in &mut zones {
-            zone.state = zone_state(&view, name.cloud(), zone, *name == self.identity.zone);
+            let mine = *name == self.identity.zone;
+            zone.state = zone_state(&view, name.cloud(), zone, mine, unheard.contains(name));
         }
         zones.into_values().collect()
     }
@@ -176,16 +181,24 @@ fn count_endpoints(counts: &mut types::Counts, seen: &NodeView, me: bool) {
     }
 }
 
-fn zone_state(view: &View, cloud: &Name, zone: &types::ZoneHealth, mine: bool) -> types::ZoneState {
+/// `unheard`: some of its nodes were not heard since this one started. That is so for a moment after every
+/// start, and no sign of trouble.
+fn zone_state(
+    view: &View,
+    cloud: &Name,
+    zone: &types::ZoneHealth,
+    mine: bool,
+    unheard: bool,
+) -> types::ZoneState {
     let nodes = types::Counts {
         up: zone.processors.up + zone.workloads.up,
         total: zone.processors.total + zone.workloads.total,
     };
-    let unheard = nodes.up == 0 && (view.isolated || !view.clouds_down.contains_key(cloud));
+    let silent = nodes.up == 0 && (view.isolated || !view.clouds_down.contains_key(cloud));
     match nodes {
         _ if !mine && view.clouds_down.contains_key(cloud) => types::ZoneState::Down,
-        _ if unheard => types::ZoneState::Unknown,
         types::Counts { up, total } if up == total => types::ZoneState::Up,
+        _ if silent || unheard => types::ZoneState::Unknown,
         _ => types::ZoneState::Degraded,
     }
 }
