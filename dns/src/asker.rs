@@ -31,7 +31,7 @@ pub enum HostView {
 
 /// Text that is no [`HostView`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("hostView must be none, all or a service (name@domain): {0}")]
+#[error("the host view must be none, all or a service (name@domain): {0}")]
 pub struct HostViewError(#[from] IdError);
 
 impl HostView {

@@ -183,7 +183,13 @@ pub(crate) fn explain(error: &ConnectionError) -> (bool, String) {
         return (true, why);
     }
     match error {
-        ConnectionError::TransportError(ours) if is_tls_alert(ours.code) => (true, ours.reason.clone()),
+        ConnectionError::TransportError(ours) if is_tls_alert(ours.code) => (true, plain(&ours.reason)),
         other => (false, other.to_string()),
     }
+}
+
+/// Our own verifier's words, without the Rust types that rustls wraps around them.
+fn plain(reason: &str) -> String {
+    let own = reason.split_once("Other(OtherError(").and_then(|(_, rest)| rest.strip_suffix("))"));
+    own.unwrap_or(reason).to_owned()
 }

@@ -21,8 +21,9 @@ use crate::{
     failure::{Failure, Outcome},
 };
 
-/// What is logged unless `SELVEDGE_LOG` says otherwise.
-const DEFAULT_LOG: &str = "info,openraft=warn,libp2p=warn";
+/// What is logged unless `SELVEDGE_LOG` says otherwise. Of openraft only what is fatal: it has a dozen lines a
+/// second for a peer that is away, of which an event tells once.
+const DEFAULT_LOG: &str = "info,openraft=error,openraft::replication=off,libp2p=warn,quinn_proto=error";
 
 /// Run a node in the foreground until SIGINT or SIGTERM.
 #[derive(Debug, Args)]
@@ -96,14 +97,24 @@ pub(crate) async fn run(global: &Global, args: RunArgs) -> Outcome {
     stop.cancel();
     signals.close();
     signals.wait().await;
-    outcome.map_err(|e| Failure::new(format!("{e:#}")))?;
+    outcome.map_err(|e| Failure::new(chain(e.chain().map(ToString::to_string))))?;
     DONE
+}
+
+/// An error and its causes, without those that the one before has told already.
+fn chain(causes: impl Iterator<Item = String>) -> String {
+    causes.fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        before => format!("{before}: {cause}"),
+    })
 }
 
 /// The file's configuration, or the default one, with the options over it.
 fn configuration(global: &Global, args: RunArgs) -> Outcome<NodeConfig> {
-    let mut config = match &args.config {
-        Some(path) => NodeConfig::load(path).map_err(|e| Failure::new(e.to_string()))?,
+    let file = args.config.clone();
+    let mut config = match &file {
+        Some(path) => NodeConfig::load(path).map_err(|e| Failure::new(e.to_string().trim_end()))?,
         None => NodeConfig::default(),
     };
     let role = args.role.map(|role| match role {
@@ -125,6 +136,11 @@ fn configuration(global: &Global, args: RunArgs) -> Outcome<NodeConfig> {
     replace(&mut config.listen.socket, global.socket.clone());
     replace(&mut config.seeds, Some(args.seeds).filter(|s| !s.is_empty()));
     replace(&mut config.listen.dns, Some(args.listen_dns).filter(|a| !a.is_empty()));
+    // The daemon checks it too, but does not know the file.
+    config.check().map_err(|e| {
+        let failure = Failure::new(e.to_string());
+        file.iter().fold(failure, |failure, path| failure.at(path.display().to_string()))
+    })?;
     Ok(config)
 }
 
@@ -174,4 +190,19 @@ fn start_log(format: LogFormat) -> Outcome<()> {
         LogFormat::Json => log.json().try_init(),
     };
     started.map_err(|e| Failure::new(format!("cannot start the log: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = |causes: &[&str]| chain(causes.iter().map(ToString::to_string));
+        assert_eq!(
+            told(&["fabric port", "cannot bind: in use", "in use"]),
+            "fabric port: cannot bind: in use"
+        );
+        assert_eq!(told(&["alone"]), "alone");
+    }
 }

@@ -46,8 +46,10 @@ pub enum JoinError {
         /// Why.
         reason: String,
     },
-    /// No seed answered.
-    #[error("no seed answered ({0}): check that one of them runs and that UDP to it is open")]
+    /// No seed admitted this node, and none refused it for good.
+    #[error(
+        "no seed admitted this node ({0}): check that one of them runs, that UDP to it is open, and that it is of the token's fabric"
+    )]
     Unreachable(String),
     /// An answer that makes no sense.
     #[error("{seed} answered nonsense: {why}")]
