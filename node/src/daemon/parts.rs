@@ -118,12 +118,13 @@ impl Parts {
         transport: &Transport,
         replica: &Replica,
     ) -> anyhow::Result<Membership> {
+        let epoch = replica.status().borrow().fence_epoch;
         let membership = Membership::start(selvedge_membership::Options {
             dir: self.dir.facts(),
             me: self.identity.node.clone(),
             signer: self.key.clone(),
             fabric: self.identity.fabric_id,
-            epoch: replica.status().borrow().fence_epoch,
+            epoch,
             gossip_listen: self.config.listen.gossip,
             node_key_seed: self.key.seed(),
             transport: transport.clone(),
@@ -183,7 +184,7 @@ impl Parts {
             },
             transport: bound.transport.clone(),
         });
-        bound.transport.handle(Alpn::Join, Arc::new(JoinHandler(enroller.clone())));
+        bound.transport.handle(Alpn::Join, Arc::new(JoinHandler::new(enroller.clone())));
         bound.transport.handle(Alpn::Renew, Arc::new(RenewHandler(enroller)));
     }
 

@@ -1,6 +1,10 @@
 //! The admitting side: join and renewal requests, answered by any processor.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +29,11 @@ const ADMIT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// Contacts named in an answer: enough to find everybody else through gossip.
 const MAX_CONTACTS: usize = 16;
+/// Refused joins told as events within [`REFUSALS_WINDOW`]: anybody can ask to join, and must not be able
+/// to wash other events out of the ring, or fill the disk with the log.
+const MAX_REFUSALS: u32 = 20;
+/// See [`MAX_REFUSALS`].
+const REFUSALS_WINDOW: Duration = Duration::from_secs(60);
 
 /// Answers join and renewal requests.
 pub struct Enroller {
@@ -47,7 +56,50 @@ pub struct Enroller {
 }
 
 /// Answers the join protocol.
-pub struct JoinHandler(pub Arc<Enroller>);
+pub struct JoinHandler {
+    enroller: Arc<Enroller>,
+    refusals: Mutex<Refusals>,
+}
+
+/// How many refused joins were told lately.
+#[derive(Debug, Default)]
+struct Refusals {
+    since: Option<Instant>,
+    told: u32,
+    untold: u32,
+}
+
+impl Refusals {
+    /// `None`: not to be told. Otherwise how many before this one were not.
+    fn admit(&mut self, now: Instant) -> Option<u32> {
+        if self.since.is_none_or(|since| now.duration_since(since) >= REFUSALS_WINDOW) {
+            *self = Self { since: Some(now), told: 0, untold: self.untold };
+        }
+        if self.told >= MAX_REFUSALS {
+            self.untold = self.untold.saturating_add(1);
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl JoinHandler {
+    /// A handler that admits through `enroller`.
+    #[must_use]
+    pub fn new(enroller: Arc<Enroller>) -> Self {
+        Self { enroller, refusals: Mutex::default() }
+    }
+
+    fn tell(&self, remote: SocketAddr, reason: &str) {
+        let admitted = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+        let Some(untold) = admitted else { return };
+        let more = if untold > 0 { format!(" ({untold} before were not shown)") } else { String::new() };
+        let message = format!("{reason}{more}");
+        self.enroller.events.emit(Severity::Security, "join-refused", &remote.to_string(), message);
+    }
+}
+
 /// Answers the renewal protocol.
 pub struct RenewHandler(pub Arc<Enroller>);
 
@@ -59,11 +111,11 @@ impl Handler for JoinHandler {
         remote: SocketAddr,
         body: Bytes,
     ) -> Result<Bytes, String> {
-        let outcome = self.0.join(&body).await;
+        let outcome = self.enroller.join(&body).await;
         if let Err(reason) = &outcome
             && !reason.starts_with(TRY_ANOTHER)
         {
-            self.0.events.emit(Severity::Security, "join-refused", &remote.to_string(), reason.clone());
+            self.tell(remote, reason);
         }
         outcome
     }
@@ -87,6 +139,8 @@ impl Enroller {
         if request.version != JOIN_VERSION {
             return Err(format!("join protocol {} is not known here, only {JOIN_VERSION}", request.version));
         }
+        // Whoever does not even know the fabric's id costs the quorum nothing.
+        check_fabric(&self.replica.policy().borrow(), &request)?;
         let policy = self.policy_with(&request).await?;
         check_request(&policy, &request, clock::unix_ms())?;
         let key = pki::csr_key(&request.csr).map_err(|e| format!("signing request: {e}"))?;
@@ -192,13 +246,18 @@ impl Enroller {
     }
 }
 
+fn check_fabric(policy: &PolicyState, request: &JoinRequest) -> Result<(), String> {
+    let params = policy.params.as_ref().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
+    if params.id == request.fabric {
+        return Ok(());
+    }
+    // Its id stays unsaid: whoever knows it has seen a token.
+    Err(format!("this is fabric {}, the token is of another", params.name))
+}
+
 /// Checks what can be checked before anything is agreed. The count of uses is exact only in the state
 /// machine, which checks again.
 fn check_request(policy: &PolicyState, request: &JoinRequest, now_ms: UnixMs) -> Result<(), String> {
-    let params = policy.params.as_ref().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
-    if params.id != request.fabric {
-        return Err(format!("this is fabric {} ({}), the token is of another", params.name, params.id));
-    }
     let token = policy.join_tokens.get(&request.token);
     let token = token.ok_or_else(|| format!("token {} is unknown or revoked", request.token))?;
     if token.secret_hash != Hash::of(&request.secret) {
@@ -218,4 +277,18 @@ fn check_token(token: &JoinToken, request: &JoinRequest, now_ms: UnixMs) -> Resu
         return Err(format!("token {} admits to zone {}, not {}", token.id, token.zone, request.zone));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refused_joins_is_told_in_part_and_counted() {
+        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let told = (0..1_000).filter(|_| refusals.admit(start).is_some()).count();
+        assert_eq!(told, MAX_REFUSALS as usize);
+        assert_eq!(refusals.admit(start + REFUSALS_WINDOW), Some(1_000 - MAX_REFUSALS));
+        assert_eq!(refusals.admit(start + REFUSALS_WINDOW), Some(0));
+    }
 }

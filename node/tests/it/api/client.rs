@@ -13,27 +13,27 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(super) struct Client {
+pub(crate) struct Client {
     sender: http1::SendRequest<Full<Bytes>>,
     _connection: JoinSet<()>,
 }
 
 /// What came back.
-pub(super) struct Got {
-    pub(super) status: u16,
-    pub(super) headers: hyper::HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Got {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// Asserts problem details with this status and code.
     #[track_caller]
-    pub(super) fn problem(&self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         let problem = self.json();
         assert_eq!((self.status, problem["code"].as_str()), (status, Some(code)), "{problem}");
         assert_eq!(self.headers["content-type"], "application/problem+json");
@@ -44,18 +44,18 @@ impl Got {
 }
 
 impl Client {
-    pub(super) async fn unix(path: &Path) -> Self {
+    pub(crate) async fn unix(path: &Path) -> Self {
         Self::over(UnixStream::connect(path).await.unwrap()).await
     }
 
-    pub(super) async fn tls(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Self {
+    pub(crate) async fn tls(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let name = "localhost".try_into().unwrap();
         Self::over(tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap()).await
     }
 
     /// Connects from a given loopback address.
-    pub(super) async fn tcp_from(source: &str, address: SocketAddr) -> Self {
+    pub(crate) async fn tcp_from(source: &str, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
         Self::over(socket.connect(address).await.unwrap()).await
@@ -70,12 +70,12 @@ impl Client {
         Self { sender, _connection: tasks }
     }
 
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         self.sender.ready().await.unwrap();
         self.sender.send_request(request).await.unwrap()
     }
 
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         method: &str,
         path: &str,
@@ -92,11 +92,11 @@ impl Client {
         Got { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    pub(super) async fn get(&mut self, path: &str) -> Got {
+    pub(crate) async fn get(&mut self, path: &str) -> Got {
         self.ask("GET", path, &[], "").await
     }
 
-    pub(super) async fn post_json(&mut self, path: &str, body: Value) -> Got {
+    pub(crate) async fn post_json(&mut self, path: &str, body: Value) -> Got {
         self.ask("POST", path, &[("content-type", "application/json")], &body.to_string()).await
     }
 }

@@ -2,7 +2,7 @@
 
 mod auth;
 mod bad_input;
-mod client;
+pub(crate) mod client;
 mod fake;
 mod openapi;
 mod operations;
