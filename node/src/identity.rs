@@ -12,6 +12,7 @@ use selvedge_fabric::{
     command::Role,
     id::{Name, NodeName, ZoneName},
     key::{FabricId, Hash, PublicKey},
+    statement::VoterSet,
 };
 use selvedge_transport::Credentials;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,10 @@ pub struct Identity {
     pub fabric_id: FabricId,
     /// Fence epoch at which this node joined.
     pub epoch: Epoch,
+    /// The voters when this node joined, by the word of the node that admitted it: from there on it
+    /// verifies who follows them. None on the first node of a fabric.
+    #[serde(default)]
+    pub voters: Option<VoterSet>,
     /// The node's name.
     pub node: NodeName,
     /// What it does.
@@ -196,6 +201,12 @@ impl DataDir {
     #[must_use]
     pub fn facts(&self) -> PathBuf {
         self.0.join("facts")
+    }
+
+    /// The newest policy and its proof, on workload nodes.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        self.0.join("policy.bundle")
     }
 
     /// The endpoints registered on this node.

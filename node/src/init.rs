@@ -179,6 +179,7 @@ fn identity(options: &InitOptions, params: &FabricParams, node_cert: Vec<u8>) ->
         fabric: options.fabric.clone(),
         fabric_id: params.id,
         epoch: 0,
+        voters: None,
         node: options.node.clone(),
         role: Role::Processor,
         zone: options.zone.clone(),

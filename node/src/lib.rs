@@ -2,6 +2,7 @@
 //!
 //! * [`daemon`] starts everything and stops it again; nothing else knows all subsystems.
 //! * [`mod@init`] makes a fabric, [`enroll`] lets nodes into it, [`renew`] keeps their certificates fresh.
+//! * [`follow`] gives nodes without a replica the policy, verified.
 //! * [`reconcile`] turns intent and facts into the plan that everything else applies.
 //! * [`backend`] answers the [`api`] from published snapshots.
 #![warn(missing_docs)]
@@ -15,6 +16,7 @@ pub mod endpoints;
 pub mod enroll;
 pub mod events;
 mod files;
+pub mod follow;
 pub mod gate;
 pub mod identity;
 pub mod init;

@@ -57,7 +57,7 @@ impl Node {
         if matches!(outcome, Err(RegisterError::Refused(_))) {
             // The token may have been made a moment ago on another node. Without a quorum the policy
             // here is the newest there is, and the refusal stands.
-            let fresh = self.replica.barrier(std::time::Duration::from_secs(2)).await;
+            let fresh = self.source.barrier(std::time::Duration::from_secs(2)).await;
             if fresh.is_ok() {
                 outcome = self.endpoints.register(&registration, &self.policy(), me, now);
             }

@@ -19,10 +19,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use selvedge_consensus::{Proposal, ProposeError, QuorumStatus, Replica};
+use selvedge_consensus::{Proposal, ProposeError, QuorumStatus};
 use selvedge_fabric::{
     Revision,
-    command::{Applied, Apply, Command, Refusal},
+    command::{Applied, Apply, Command, Refusal, Role},
     id::{ContractRef, Name, NodeName, ServiceRef},
     key::{CommandId, TokenId},
     object::{Kind, ObjectKey, PortRange},
@@ -37,12 +37,16 @@ use crate::{
     api::{self, Backend, Caller, rights, types},
     endpoints::Endpoints,
     events::Events,
+    follow::PolicySource,
     identity::Identity,
     renew::CertificateClock,
 };
 
 /// Time for a write to be committed before its outcome is unknown.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most processors named in a refusal.
+const MAX_NAMED: usize = 4;
 
 /// What every operation returns.
 type Result<T> = std::result::Result<T, api::ApiError>;
@@ -51,8 +55,8 @@ type Result<T> = std::result::Result<T, api::ApiError>;
 pub struct Node {
     /// Who it is.
     pub identity: Identity,
-    /// The policy replica.
-    pub replica: Replica,
+    /// Where the policy comes from.
+    pub source: PolicySource,
     /// The facts.
     pub membership: Membership,
     /// The plan.
@@ -85,7 +89,7 @@ pub struct Watches {
 
 impl Node {
     fn policy(&self) -> Arc<PolicyState> {
-        self.replica.policy().borrow().clone()
+        self.source.policy().borrow().clone()
     }
 
     fn view(&self) -> Arc<View> {
@@ -97,12 +101,30 @@ impl Node {
     }
 
     fn quorum(&self) -> Arc<QuorumStatus> {
-        self.replica.status().borrow().clone()
+        self.source.status().borrow().clone()
     }
 
     async fn propose(&self, caller: &Caller, command: Command) -> Result<Applied> {
         let proposal = Proposal { id: CommandId(rand::random()), actor: caller.actor(), command };
-        self.replica.propose(proposal, WRITE_TIMEOUT).await.map_err(|e| write_error(&e))
+        let Some(replica) = self.source.replica() else { return Err(self.no_writes_here()) };
+        replica.propose(proposal, WRITE_TIMEOUT).await.map_err(|e| write_error(&e))
+    }
+}
+
+impl Node {
+    /// A workload node must not act for its callers: it would need rights over the fabric that a
+    /// compromised host could use.
+    fn no_writes_here(&self) -> api::ApiError {
+        let (policy, view) = (self.policy(), self.view());
+        let processors = policy.nodes.iter().filter(|(_, admission)| admission.role == Role::Processor);
+        let apis = processors.filter_map(|(name, _)| view.nodes.get(name)?.api.first());
+        let apis: Vec<_> = apis.take(MAX_NAMED).map(|api| format!("https://{api}")).collect();
+        let refusal =
+            "this is a workload node: it registers its own endpoints, but intent is changed on a processor";
+        api::ApiError::new(api::Code::Refused, refusal).remedy(format!(
+            "use --api {} with --token-file, or the local socket of a processor",
+            if apis.is_empty() { "of a processor".to_owned() } else { apis.join(",") }
+        ))
     }
 }
 
@@ -168,7 +190,7 @@ impl Backend for Node {
     }
 
     async fn barrier(&self, timeout: Duration) -> Result<Revision> {
-        self.replica.barrier(timeout).await.map_err(|e| write_error(&e))
+        self.source.barrier(timeout).await.map_err(|e| write_error(&e))
     }
 
     async fn list(&self, kind: Option<Kind>, domain: Option<&Name>) -> Result<Vec<types::Manifest>> {

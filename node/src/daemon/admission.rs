@@ -58,7 +58,9 @@ fn moved(
     }
     let aside = dir.path().join(format!("set-aside-{}", clock::unix_ms()));
     files::private_dir(&aside)?;
-    for path in [dir.identity(), dir.node_key(), dir.sealing_key(), dir.endpoints()] {
+    for path in
+        [dir.identity(), dir.node_key(), dir.sealing_key(), dir.endpoints(), dir.policy(), dir.facts()]
+    {
         if let (true, Some(name)) = (path.exists(), path.file_name()) {
             std::fs::rename(&path, aside.join(name))
                 .with_context(|| format!("cannot set {} aside", path.display()))?;
@@ -90,6 +92,7 @@ async fn join(config: &NodeConfig, dir: &DataDir, advertised: &[SocketAddr]) -> 
         fabric: reply.params.name.clone(),
         fabric_id: reply.params.id,
         epoch: reply.epoch,
+        voters: Some(reply.voters),
         node: name,
         role: token.role,
         zone: token.zone.clone(),

@@ -17,11 +17,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::Context;
 use selvedge_consensus::{Proposal, Replica};
 use selvedge_dns::Dns;
-use selvedge_fabric::{
-    command::{Command, Role},
-    key::CommandId,
-    planner::Local,
-};
+use selvedge_fabric::{command::Command, key::CommandId, planner::Local};
 use selvedge_membership::Membership;
 use selvedge_transport::Transport;
 use tokio::sync::watch;
@@ -37,6 +33,7 @@ use crate::{
     endpoints::Endpoints,
     events::Events,
     files,
+    follow::PolicySource,
     identity::DataDir,
     issuer::IssuerSource,
     reconcile::{self, Planner},
@@ -63,7 +60,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<
 /// Everything that runs, for as long as it runs.
 struct Daemon {
     transport: Transport,
-    replica: Replica,
+    source: PolicySource,
     membership: Membership,
     dns: Arc<Dns>,
     tasks: TaskTracker,
@@ -85,29 +82,32 @@ impl Daemon {
 
         let bound = parts.bind()?;
         let (liveness, liveness_rx) = parts::liveness_channel();
-        let replica = parts.open_replica(&bound, liveness_rx).await?;
-        let membership = parts.start_membership(&bound.transport, &replica).await?;
+        let source = parts.open_policy(&bound, liveness_rx).await?;
+        let membership = parts.start_membership(&bound.transport, &source).await?;
         let endpoints = Endpoints::open(&parts.dir)?;
 
         // No TUN and nothing attached yet: an endpoint asks from its own loopback address.
         let local = Local { me: Some(me.clone()), ..Local::default() };
-        let mut planner = Planner::new(replica.policy(), membership.view(), replica.status(), local);
+        let mut planner = Planner::new(source.policy(), membership.view(), source.status(), local);
         let (plan, plan_rx) = watch::channel(Arc::new(planner.plan()));
         let dns = parts.start_dns(plan_rx.clone()).await?;
         parts.tasks.spawn(reconcile::run(planner, plan, membership.clone(), parts.stop.clone()));
 
         let issuer = Arc::new(IssuerSource::new(me.clone(), sealing));
-        issuer.follow(replica.policy());
+        issuer.follow(source.policy());
         parts.start_renewal(&bound, &membership, issuer.clone());
-        if parts.identity.role == Role::Processor {
-            parts.serve_enrollment(&bound, &replica, &membership, issuer);
+        match &source {
+            PolicySource::Replica(replica) => {
+                parts.serve_fabric(&bound, replica, &membership, issuer, liveness)
+            }
+            PolicySource::Follower(follower) => parts.start_following(&bound, follower, &membership),
         }
-        parts.start_carriers(&bound, &replica, &membership, &endpoints, liveness);
+        parts.start_carriers(&bound, source.policy(), &membership, &endpoints);
 
         let credentials = bound.credentials.subscribe();
         let node = Arc::new(Node {
             identity: parts.identity.clone(),
-            replica: replica.clone(),
+            source: source.clone(),
             membership: membership.clone(),
             plan: plan_rx.clone(),
             endpoints,
@@ -120,10 +120,12 @@ impl Daemon {
             metrics: serve::metrics(&bound.transport, &membership, &dns),
         });
         serve::start_api(node, &parts.config.listen, credentials, &parts.tasks, &parts.stop).await?;
-        bootstrap(&parts.dir, &replica).await?;
+        if let Some(replica) = source.replica() {
+            bootstrap(&parts.dir, replica).await?;
+        }
         tracing::info!(node = %me, "started");
         let Parts { tasks, stop, .. } = parts;
-        Ok(Self { transport: bound.transport, replica, membership, dns, tasks, stop })
+        Ok(Self { transport: bound.transport, source, membership, dns, tasks, stop })
     }
 
     /// Takes everything down, in the reverse order of starting.
@@ -133,7 +135,7 @@ impl Daemon {
         self.tasks.close();
         self.dns.shutdown().await;
         self.membership.shutdown().await;
-        self.replica.shutdown().await;
+        self.source.shutdown().await;
         self.transport.close().await;
         self.tasks.wait().await;
     }

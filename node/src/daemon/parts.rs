@@ -5,7 +5,14 @@ use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, sync::Arc};
 use anyhow::Context;
 use selvedge_consensus::{Peers, Replica};
 use selvedge_dns::Dns;
-use selvedge_fabric::{key::Signer, plan::Plan, record::Presence};
+use selvedge_fabric::{
+    command::Role,
+    event::{EventSink, Severity},
+    key::Signer,
+    plan::Plan,
+    policy::PolicyState,
+    record::Presence,
+};
 use selvedge_membership::Membership;
 use selvedge_transport::{Alpn, Credentials, Transport};
 use tokio::sync::watch;
@@ -17,6 +24,7 @@ use crate::{
     endpoints::Endpoints,
     enroll::server::{Enroller, JoinHandler, RenewHandler},
     events::Events,
+    follow::{Follower, PolicySource, poll::Following, serve::FabricHandler},
     gate::PolicyGate,
     identity::{Contact, DataDir, Identity},
     issuer::IssuerSource,
@@ -90,13 +98,35 @@ impl Parts {
         Ok(Bound { transport, gate, credentials })
     }
 
-    /// The policy replica, with the policy of before already published.
-    pub(super) async fn open_replica(
+    /// Replica or follower, by the role of this node, with the policy of before already published.
+    pub(super) async fn open_policy(
+        &self,
+        bound: &Bound,
+        liveness: watch::Receiver<Arc<Peers>>,
+    ) -> anyhow::Result<PolicySource> {
+        let source = match self.identity.role {
+            Role::Processor => PolicySource::Replica(self.open_replica(bound, liveness).await?),
+            Role::Workload => PolicySource::Follower(Arc::new(self.open_follower()?)),
+        };
+        bound.gate.follow(source.policy());
+        bound.transport.recheck();
+        Ok(source)
+    }
+
+    fn open_follower(&self) -> anyhow::Result<Follower> {
+        let (follower, problem) = Follower::open(&self.identity, self.dir.policy()).context("policy")?;
+        if let Some(problem) = problem {
+            self.events.emit(Severity::Warning, "policy-copy-unusable", self.identity.node.as_str(), problem);
+        }
+        Ok(follower)
+    }
+
+    async fn open_replica(
         &self,
         bound: &Bound,
         liveness: watch::Receiver<Arc<Peers>>,
     ) -> anyhow::Result<Replica> {
-        let replica = Replica::open(selvedge_consensus::Options {
+        Replica::open(selvedge_consensus::Options {
             dir: self.dir.raft(),
             me: self.identity.node.clone(),
             signer: self.key.clone(),
@@ -106,19 +136,16 @@ impl Parts {
             events: Arc::new(self.events.clone()),
         })
         .await
-        .context("policy replica")?;
-        bound.gate.follow(replica.policy());
-        bound.transport.recheck();
-        Ok(replica)
+        .context("policy replica")
     }
 
     /// Failure detection and gossip, with the facts of before already published.
     pub(super) async fn start_membership(
         &self,
         transport: &Transport,
-        replica: &Replica,
+        source: &PolicySource,
     ) -> anyhow::Result<Membership> {
-        let epoch = replica.status().borrow().fence_epoch;
+        let epoch = source.status().borrow().fence_epoch;
         let membership = Membership::start(selvedge_membership::Options {
             dir: self.dir.facts(),
             me: self.identity.node.clone(),
@@ -128,7 +155,7 @@ impl Parts {
             gossip_listen: self.config.listen.gossip,
             node_key_seed: self.key.seed(),
             transport: transport.clone(),
-            policy: replica.policy(),
+            policy: source.policy(),
             timers: serve::membership_timers(self.config.timers.profile),
             events: Arc::new(self.events.clone()),
         })
@@ -160,8 +187,44 @@ impl Parts {
         self.tasks.spawn(renewal.run(self.stop.clone()));
     }
 
+    /// What a processor does for others: it admits them, renews their certificates, hands them policy,
+    /// and vouches for workload nodes.
+    pub(super) fn serve_fabric(
+        &self,
+        bound: &Bound,
+        replica: &Replica,
+        membership: &Membership,
+        issuer: Arc<IssuerSource>,
+        liveness: watch::Sender<Arc<Peers>>,
+    ) {
+        self.serve_enrollment(bound, replica, membership, issuer);
+
+        let handler = FabricHandler {
+            replica: replica.clone(),
+            membership: membership.clone(),
+            gate: bound.gate.clone(),
+        };
+        bound.transport.handle(Alpn::Fabric, Arc::new(handler));
+        let (policy, view, me) = (replica.policy(), membership.view(), self.identity.node.clone());
+        self.spawn(Box::pin(tasks::feed_liveness(view.clone(), policy, liveness)));
+        self.spawn(Box::pin(release::run(replica.clone(), view, me)));
+    }
+
+    /// What a workload node does instead: it follows the policy and has itself vouched for.
+    pub(super) fn start_following(&self, bound: &Bound, follower: &Arc<Follower>, membership: &Membership) {
+        let following = Arc::new(Following {
+            follower: follower.clone(),
+            zone: self.identity.zone.clone(),
+            transport: bound.transport.clone(),
+            view: membership.view(),
+            events: self.events.clone(),
+        });
+        self.tasks.spawn(following.clone().run(self.stop.clone()));
+        self.tasks.spawn(following.run_heartbeat(self.stop.clone()));
+    }
+
     /// Admission of other nodes and renewal of their certificates.
-    pub(super) fn serve_enrollment(
+    fn serve_enrollment(
         &self,
         bound: &Bound,
         replica: &Replica,
@@ -192,15 +255,11 @@ impl Parts {
     pub(super) fn start_carriers(
         &self,
         bound: &Bound,
-        replica: &Replica,
+        policy: watch::Receiver<Arc<PolicyState>>,
         membership: &Membership,
         endpoints: &Endpoints,
-        liveness: watch::Sender<Arc<Peers>>,
     ) {
-        let (policy, view, me) = (replica.policy(), membership.view(), self.identity.node.clone());
-        self.spawn(Box::pin(tasks::recheck_connections(policy.clone(), bound.transport.clone())));
-        self.spawn(Box::pin(tasks::feed_liveness(view.clone(), policy, liveness)));
-        self.spawn(Box::pin(release::run(replica.clone(), view, me)));
+        self.spawn(Box::pin(tasks::recheck_connections(policy, bound.transport.clone())));
         self.spawn(Box::pin(tasks::announce_endpoints(endpoints.facts(), membership.clone())));
         let presence = Presence {
             addresses: self.reached.fabric.clone(),

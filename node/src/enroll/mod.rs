@@ -16,6 +16,7 @@ use selvedge_fabric::{
     id::{NodeName, ZoneName},
     key::{FabricId, PublicKey, TokenId},
     policy::FabricParams,
+    statement::VoterSet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,8 @@ pub struct JoinReply {
     pub params: FabricParams,
     /// Fence epoch.
     pub epoch: Epoch,
+    /// The voters of this moment: from them the new node verifies policy.
+    pub voters: VoterSet,
     /// The node's certificate, DER.
     #[serde(with = "base64_bytes")]
     pub certificate: Vec<u8>,

@@ -172,12 +172,10 @@ impl Enroller {
             format!("{} in zone {} with token {}", request.role, request.zone, request.token),
         );
         let params = policy.params.clone().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
-        let reply = JoinReply {
-            params,
-            epoch: self.replica.status().borrow().fence_epoch,
-            certificate,
-            contacts: self.contacts(&policy),
-        };
+        let voters =
+            self.replica.voters().ok_or_else(|| format!("{TRY_ANOTHER} no voters known here yet"))?;
+        let reply =
+            JoinReply { params, epoch: voters.epoch, voters, certificate, contacts: self.contacts(&policy) };
         serde_json::to_vec(&reply).map(Bytes::from).map_err(|e| e.to_string())
     }
 
