@@ -276,6 +276,8 @@ impl Transport {
         if tokio::time::timeout(CLOSE_TIMEOUT, all_ended).await.is_err() {
             tracing::warn!("some connections or handlers did not end within {CLOSE_TIMEOUT:?}");
         }
+        // Handlers may hold what holds this transport; nobody would ever be dropped.
+        *shared.handlers.write().unwrap_or_else(PoisonError::into_inner) = Default::default();
     }
 }
 

@@ -109,7 +109,8 @@ impl<'a> Scene<'a> {
     /// Kills `cloud` and watches the others.
     pub(crate) async fn lose(&self, cloud: &str, progress: &Progress) -> anyhow::Result<Loss> {
         let (doomed, survivors) = self.split(cloud)?;
-        let witness = survivors.first().context("no survivor")?;
+        let mut processors = survivors.iter().filter(|node| node.is_processor());
+        let witness = processors.next().context("no processor survives")?;
         let dead = self.endpoints_of(&doomed, &witness.socket).await?;
         let mut writer = ProbeWriter::new(self.selvedge)?;
         let before = Instant::now();

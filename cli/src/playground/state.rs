@@ -43,6 +43,11 @@ pub(crate) struct NodeInfo {
 }
 
 impl NodeInfo {
+    /// Whether it takes part in agreement: only such nodes accept writes.
+    pub(crate) fn is_processor(&self) -> bool {
+        self.role == "processor"
+    }
+
     /// The cloud it lies in: the first part of its zone.
     pub(crate) fn cloud(&self) -> &str {
         self.zone.split('/').next().unwrap_or_default()

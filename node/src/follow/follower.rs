@@ -1,7 +1,7 @@
 //! The verified policy of a workload node, in memory and on disk.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -37,7 +37,7 @@ pub enum FollowError {
     /// The bundle proves nothing.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// It cannot be kept.
+    /// It cannot be kept on disk.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -124,23 +124,26 @@ impl Follower {
         let _ = self.transport.set(transport);
     }
 
-    /// Verifies a bundle, keeps it on disk, and only then publishes its policy.
+    /// Verifies a bundle, keeps it on disk, and then publishes its policy.
     ///
     /// # Errors
-    /// Why it is refused; nothing of it is used then.
+    /// [`FollowError::Bundle`] when it is refused, and nothing of it is used. [`FollowError::File`] when
+    /// it is in force but not kept: a full disk must not hold up a revocation.
     pub async fn take(&self, bytes: Vec<u8>) -> Result<Revision, FollowError> {
         let trusted = self.trusted().clone();
         let (have, path) = (self.revision(), self.path.clone());
         let taking = tokio::task::spawn_blocking(move || take(&bytes, trusted, have, &path));
+        // A task that was cut short means that the process ends.
         let Ok(taken) = taking.await else { return Ok(have) };
-        let (trusted, policy) = taken?;
+        let Taken { trusted, policy, stored } = taken?;
         let revision = policy.revision;
         *self.trusted() = trusted;
         self.policy.send_if_modified(|now| {
-            let newer = *policy != **now;
-            *now = Arc::new(*policy);
+            let newer = policy != **now;
+            *now = Arc::new(policy);
             newer
         });
+        stored?;
         Ok(revision)
     }
 
@@ -209,13 +212,15 @@ impl Follower {
     }
 }
 
+/// A policy that was proved, and whether it is on disk.
+struct Taken {
+    trusted: Trusted,
+    policy: PolicyState,
+    stored: Result<(), FileError>,
+}
+
 /// Verifies and stores. Blocks on the disk and on signatures.
-fn take(
-    bytes: &[u8],
-    mut trusted: Trusted,
-    have: Revision,
-    path: &std::path::Path,
-) -> Result<(Trusted, Box<PolicyState>), FollowError> {
+fn take(bytes: &[u8], mut trusted: Trusted, have: Revision, path: &Path) -> Result<Taken, FollowError> {
     let mut bundle = Bundle::decode(bytes)?;
     let Verified { policy, voters } = verify(&bundle, &trusted, have)?;
     trusted.voters = voters;
@@ -223,16 +228,15 @@ fn take(
     let kept = Kept { trusted, bundle };
     let mut file = vec![FILE_VERSION];
     file.extend(postcard::to_stdvec(&kept).map_err(|e| BundleError::Malformed(e.to_string()))?);
-    files::write_private(path, &file)?;
-    Ok((kept.trusted, Box::new(policy)))
+    let stored = files::write_private(path, &file);
+    Ok(Taken { trusted: kept.trusted, policy, stored })
 }
 
 /// Reads the copy on disk: of this fabric, not older than the identity, and as good as on the day it
 /// was taken.
 fn read(bytes: &[u8], joined: &Trusted) -> Result<(Trusted, Verified), String> {
-    let body = match bytes.split_first() {
-        Some((&FILE_VERSION, body)) => body,
-        _ => return Err("not a policy copy that this version knows".to_owned()),
+    let Some((&FILE_VERSION, body)) = bytes.split_first() else {
+        return Err("not a policy copy that this version knows".to_owned());
     };
     let kept: Kept = postcard::from_bytes(body).map_err(|e| format!("damaged: {e}"))?;
     let Kept { trusted, bundle } = kept;

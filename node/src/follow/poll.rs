@@ -119,11 +119,16 @@ impl Following {
 
     /// Tells of a bundle that was not taken. Who hands out what no majority signed is broken or worse.
     fn refuse(&self, node: &NodeName, error: &FollowError) -> String {
-        let (severity, code) = match error {
-            FollowError::Bundle(_) | FollowError::NoVoters(_) => (Severity::Security, "policy-refused"),
-            FollowError::File(_) => (Severity::Warning, "policy-not-kept"),
+        let (severity, code, message) = match error {
+            FollowError::File(_) => {
+                let message =
+                    format!("the policy is in force, and after a restart an older one will be: {error}");
+                (Severity::Warning, "policy-not-kept", message)
+            }
+            FollowError::Bundle(_) | FollowError::NoVoters(_) => {
+                (Severity::Security, "policy-refused", format!("the policy from {node} is not used: {error}"))
+            }
         };
-        let message = format!("the policy from {node} is not used: {error}");
         self.events.emit(severity, code, node.as_str(), message.clone());
         message
     }
