@@ -39,6 +39,15 @@ pub(super) async fn identify(
 fn load_keys(dir: &DataDir, identity: Identity) -> anyhow::Result<Admitted> {
     let key = NodeKey::load(&dir.node_key())?;
     let sealing = SealingKey::load(&dir.sealing_key())?;
+    if pki::certified_key(&identity.node_cert)? != key.public_key() {
+        bail!(
+            "{} is not the key of node {}, of which {} speaks: restore both from the same copy, or move the data \
+             directory away and join again",
+            dir.node_key().display(),
+            identity.node,
+            dir.identity().display()
+        );
+    }
     Ok(Admitted { identity, key, sealing })
 }
 

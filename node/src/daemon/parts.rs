@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use selvedge_consensus::{Peers, Replica};
 use selvedge_dns::Dns;
 use selvedge_fabric::{
@@ -126,6 +126,17 @@ impl Parts {
         bound: &Bound,
         liveness: watch::Receiver<Arc<Peers>>,
     ) -> anyhow::Result<Replica> {
+        // Facts are kept only once a replica was opened: without it now, its votes are forgotten.
+        let (raft, facts) = (self.dir.raft(), self.dir.facts());
+        if facts.exists() && !raft.exists() {
+            bail!(
+                "{} is gone, although this node has run before ({} is there). A replica that may have forgotten \
+                 its votes must not go on: restore the directory from the same disk, or remove this node \
+                 (selvedge node remove) and let it join again with an empty data directory",
+                raft.display(),
+                facts.display()
+            );
+        }
         Replica::open(selvedge_consensus::Options {
             dir: self.dir.raft(),
             me: self.identity.node.clone(),

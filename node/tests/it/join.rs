@@ -35,44 +35,54 @@ fn tcp() -> SocketAddr {
 }
 
 /// The first processor of a fabric.
-struct Founder {
+pub(crate) struct Founder {
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
     socket: PathBuf,
 }
 
+/// Makes a fabric in a new directory below `dir`.
+pub(crate) fn found(dir: &Path, node: &str) -> NodeConfig {
+    let config = NodeConfig {
+        name: Some(node.parse().unwrap()),
+        data_dir: dir.join(node),
+        listen: Listen {
+            fabric: udp(),
+            gossip: udp(),
+            api: tcp(),
+            dns: vec![tcp()],
+            workload_api: tcp(),
+            socket: dir.join(format!("{node}.sock")),
+        },
+        timers: Timers { profile: Profile::Local },
+        ..NodeConfig::default()
+    };
+    selvedge_node::init(&InitOptions {
+        fabric: "demo".parse().unwrap(),
+        node: node.parse().unwrap(),
+        zone: "aws".parse().unwrap(),
+        data_dir: config.data_dir.clone(),
+        suffix: "fabric.internal".to_owned(),
+        ipv4_pool: "100.64.0.0/10".to_owned(),
+        ipv4_block_len: 24,
+        certificate_lifetime: Duration::from_secs(24 * 3600),
+    })
+    .unwrap();
+    config
+}
+
 impl Founder {
-    async fn start(dir: &Path) -> Self {
-        let config = NodeConfig {
-            name: Some("p1".parse().unwrap()),
-            data_dir: dir.join("p1"),
-            listen: Listen {
-                fabric: udp(),
-                gossip: udp(),
-                api: tcp(),
-                dns: vec![tcp()],
-                workload_api: tcp(),
-                socket: dir.join("p1.sock"),
-            },
-            timers: Timers { profile: Profile::Local },
-            ..NodeConfig::default()
-        };
-        selvedge_node::init(&InitOptions {
-            fabric: "demo".parse().unwrap(),
-            node: "p1".parse().unwrap(),
-            zone: "aws".parse().unwrap(),
-            data_dir: config.data_dir.clone(),
-            suffix: "fabric.internal".to_owned(),
-            ipv4_pool: "100.64.0.0/10".to_owned(),
-            ipv4_block_len: 24,
-            certificate_lifetime: Duration::from_secs(24 * 3600),
-        })
-        .unwrap();
+    pub(crate) async fn start(config: NodeConfig) -> Self {
         let (stop, socket) = (CancellationToken::new(), config.listen.socket.clone());
         let task = tokio::spawn(selvedge_node::run(config, stop.clone()));
         let founder = Self { stop, task, socket };
         founder.ready().await;
         founder
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
     }
 
     async fn ready(&self) {
@@ -131,10 +141,10 @@ async fn ask(token: &JoinTokenText, name: &str) -> Result<(), JoinError> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_joins_are_refused_and_seen() {
     let dir = tempfile::tempdir().unwrap();
-    let founder = Founder::start(dir.path()).await;
+    let founder = Founder::start(found(dir.path(), "p1")).await;
 
-    let short = founder.join_token(1).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let short = founder.join_token(5_000).await;
+    tokio::time::sleep(Duration::from_millis(5_020)).await;
     founder.refuses(&short, "late", "has expired").await;
 
     let good = founder.join_token(3_600_000).await;
@@ -154,6 +164,5 @@ async fn bad_joins_are_refused_and_seen() {
     founder.refuses(&good, "p3", "used up").await;
     founder.refuses(&good, "p2", "p2 already").await;
 
-    founder.stop.cancel();
-    founder.task.await.unwrap().unwrap();
+    founder.stop().await;
 }

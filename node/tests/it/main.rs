@@ -4,4 +4,5 @@
 mod api;
 mod follow;
 mod join;
+mod start;
 mod workload;

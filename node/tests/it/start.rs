@@ -1,0 +1,25 @@
+//! Starts that are refused.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::join::{Founder, found};
+
+#[tokio::test]
+async fn a_key_of_another_node_is_refused_with_both_files_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (p1, p2) = (found(dir.path(), "p1"), found(dir.path(), "p2"));
+    std::fs::copy(p2.data_dir.join("node.key"), p1.data_dir.join("node.key")).unwrap();
+    let error = selvedge_node::run(p1, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains("p1/node.key is not the key of node p1"), "{error}");
+    assert!(error.contains("p1/identity.json") && error.contains("restore both"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_processor_whose_replica_is_gone_does_not_start_with_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = found(dir.path(), "p1");
+    Founder::start(config.clone()).await.stop().await;
+    std::fs::remove_dir_all(config.data_dir.join("raft")).unwrap();
+    let error = selvedge_node::run(config, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains("p1/raft is gone") && error.contains("selvedge node remove"), "{error}");
+}
