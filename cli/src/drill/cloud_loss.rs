@@ -29,6 +29,9 @@ use crate::{
 
 /// How long the fabric may take to get over the loss.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Sets another limit, in seconds, for machines that are busy with something else: they measure their
+/// own load, not the fabric.
+const LIMIT_VARIABLE: &str = "SELVEDGE_DRILL_LIMIT_S";
 /// How long it is watched before the drill gives up.
 const WATCH_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two rounds of questions to one node.
@@ -143,7 +146,7 @@ impl<'a> Scene<'a> {
             dns_clean_ms_by_node: dns.iter().map(|(n, w)| (n.clone(), w.clean_ms)).collect(),
             dns_questions: dns.iter().map(|(_, w)| w.questions).sum(),
             dns_unanswered: dns.iter().map(|(_, w)| w.unanswered).sum(),
-            limit_ms: millis(LIMIT),
+            limit_ms: millis(limit()),
         };
         let timeline = timeline(cloud, &witness.name, &measurements);
         Ok(Loss { measurements, timeline })
@@ -240,6 +243,11 @@ async fn watch_writes(
     Ok(watch)
 }
 
+fn limit() -> Duration {
+    let seconds = std::env::var(LIMIT_VARIABLE).ok().and_then(|text| text.parse().ok());
+    seconds.map_or(LIMIT, Duration::from_secs)
+}
+
 impl Loss {
     /// Whether writes went on in time, with the figure.
     pub(crate) fn writes_verdict(&self) -> anyhow::Result<String> {
@@ -248,7 +256,7 @@ impl Loss {
         };
         let figure =
             format!("first accepted after {gap_ms} ms, {} refused before", self.measurements.writes_failed);
-        ensure!(gap_ms <= millis(LIMIT), "{figure}; it may take {LIMIT:?}");
+        ensure!(gap_ms <= self.measurements.limit_ms, "{figure}; it may take {} ms", self.measurements.limit_ms);
         Ok(figure)
     }
 
@@ -262,7 +270,7 @@ impl Loss {
             "{} endpoints gone everywhere after {clean_ms} ms; {} of {} questions unanswered",
             m.dead_endpoints, m.dns_unanswered, m.dns_questions
         );
-        ensure!(clean_ms <= millis(LIMIT), "{figure}; it may take {LIMIT:?}");
+        ensure!(clean_ms <= m.limit_ms, "{figure}; it may take {} ms", m.limit_ms);
         ensure!(m.dns_unanswered == 0, "{figure}");
         Ok(figure)
     }
