@@ -14,6 +14,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -52,23 +53,29 @@ pub(crate) struct SledEngine {
 impl SledEngine {
     /// Opens or makes the database of `node` in `dir`.
     pub(crate) fn open(dir: &Path, node: NodeId, name: &NodeName) -> Result<Self, StoreError> {
-        let io = |what, path: &Path| {
+        let failed = |what, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Io { what, path, source }
         };
         let path = dir.join(DATABASE);
-        fs::create_dir_all(dir).map_err(io("create", dir))?;
+        fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let stamped = Stamp::check_or_create(dir, node, name)?;
         if stamped.complete && !path.join("db").exists() {
             let why = "the database is gone, although the replica had one".to_owned();
             return Err(StoreError::Corrupt { path, why });
         }
-        fs::create_dir_all(&path).map_err(io("create", &path))?;
-        remove_unfinished(&path).map_err(io("clean", &path))?;
+        fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        remove_unfinished(&path).map_err(failed("clean", &path))?;
         let mark = if stamped.complete { Mark::open(dir) } else { Mark::create(dir) };
-        let mark = mark.map_err(io("open the sync mark in", dir))?;
+        let mark = mark.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let why = format!("the mark of its last sync is gone: {error}");
+                StoreError::Corrupt { path: dir.to_owned(), why }
+            }
+            _ => failed("open the sync mark in", dir)(error),
+        })?;
         let engine = open_guarded(&path, mark)?;
-        sync_files(&path).map_err(io("sync", &path))?;
+        sync_files(&path).map_err(failed("sync", &path))?;
         engine.check_count()?;
         if !stamped.complete {
             engine.sync()?;
@@ -196,7 +203,7 @@ fn open_guarded(path: &Path, mark: Mark) -> Result<SledEngine, StoreError> {
     }
 }
 
-fn remove_unfinished(path: &Path) -> std::io::Result<()> {
+fn remove_unfinished(path: &Path) -> io::Result<()> {
     for file in fs::read_dir(path)? {
         let file = file?;
         if file.file_name().to_string_lossy().ends_with(".generating") {
@@ -206,7 +213,7 @@ fn remove_unfinished(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn sync_files(path: &Path) -> std::io::Result<()> {
+fn sync_files(path: &Path) -> io::Result<()> {
     for file in fs::read_dir(path)? {
         File::open(file?.path())?.sync_all()?;
     }
