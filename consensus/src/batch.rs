@@ -28,8 +28,9 @@ const MAX_BATCH_BYTES: usize = 512 * 1024;
 pub(crate) const MAX_COMMAND_BYTES: usize = 4 * 1024 * 1024;
 /// Proposals that may wait for the entry in flight; beyond it they are rejected.
 pub(crate) const MAX_WAITING: usize = 1_024;
-/// How long a leader waits for its quorum to answer again before it refuses.
-const QUORUM_PATIENCE: Duration = Duration::from_millis(1_000);
+/// How long a leader waits for its quorum to answer again before it refuses. A leader that was found at
+/// the last moment ([`crate::NO_LEADER_PATIENCE`]) must still refuse within three seconds in all.
+const QUORUM_PATIENCE: Duration = Duration::from_millis(700);
 /// How often it looks.
 const QUORUM_POLL: Duration = Duration::from_millis(20);
 

@@ -256,6 +256,10 @@ impl<'a> Search<'a> {
                 Some(leader) => Some(leader),
                 None => self.survey().await,
             };
+            // The survey took time, and a leader without a quorum would take more.
+            if self.out_of_time() {
+                return None;
+            }
             match leader {
                 Some(leader) if Some(&leader) != self.avoid.as_ref() => return Some(leader),
                 Some(_) => self.avoid = None,

@@ -18,9 +18,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub mod binary;
+pub mod capture;
 pub mod dns;
+pub mod kernel;
+mod newcomer;
 mod node;
 
+pub use newcomer::Newcomer;
 pub use node::LabNode;
 
 /// How long a fabric may take to come up.
@@ -37,7 +41,9 @@ static TURN: Mutex<()> = Mutex::new(());
 /// What to bring up.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Processors in each of three clouds; 2 when zero.
+    /// The clouds, separated by commas; aws, azr and gcp when absent.
+    pub clouds: Option<String>,
+    /// Processors in each cloud; 2 when zero.
     pub processors: usize,
     /// Workload nodes in each cloud.
     pub workloads: usize,
@@ -45,6 +51,8 @@ pub struct Options {
     pub graph: Option<String>,
     /// TOML to append to the configuration of every node.
     pub node_config: Option<String>,
+    /// Where everything is kept; a temporary directory when absent.
+    pub dir: Option<PathBuf>,
 }
 
 /// A fabric. Everything of it ends when this value is dropped.
@@ -96,9 +104,16 @@ impl Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let inputs = tempfile::tempdir()?;
         let mut command = Command::new(binary::selvedge()?);
-        let processors = options.processors.max(2).to_string();
-        command.args(["playground", "-o", "json", "--processors", &processors]);
-        command.args(["--workloads", &options.workloads.to_string()]);
+        command.args(["playground", "-o", "json", "--workloads", &options.workloads.to_string()]);
+        if options.processors > 0 {
+            command.args(["--processors", &options.processors.to_string()]);
+        }
+        if let Some(clouds) = &options.clouds {
+            command.args(["--clouds", clouds]);
+        }
+        if let Some(dir) = &options.dir {
+            command.arg("--dir").arg(dir);
+        }
         for (flag, text) in [("--graph", &options.graph), ("--node-config", &options.node_config)] {
             if let Some(text) = text {
                 let file = inputs.path().join(flag.trim_start_matches('-'));
@@ -277,6 +292,22 @@ pub fn ask(node: &LabNode, args: &[&str]) -> anyhow::Result<Value> {
     let said = || format!("{} on {}: {}", args.join(" "), node.name, finished.stderr.trim());
     ensure!(finished.code == 0, "exit code {}: {}", finished.code, said());
     serde_json::from_str(&finished.stdout).with_context(said)
+}
+
+/// Waits until a node's events have one of this code whose subject or message contains all of `words`.
+///
+/// # Errors
+/// When none comes within [`PATIENCE`].
+pub fn event(node: &LabNode, code: &str, words: &[&str]) -> anyhow::Result<()> {
+    eventually(&format!("{} shows no {code} with {words:?}", node.name), PATIENCE, || {
+        let events = ask(node, &["events"])?;
+        let texts = events.as_array().into_iter().flatten().filter(|e| e["code"] == code);
+        let texts: Vec<_> = texts.map(|e| format!("{}: {}", e["subject"], e["message"])).collect();
+        let found = texts.iter().any(|text| words.iter().all(|word| text.contains(word)));
+        ensure!(found, "it shows {texts:?}");
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// Applies a domain of this name through a node.

@@ -17,6 +17,8 @@ use super::binary;
 
 /// How long a killed process may take to vanish: its parent only has to reap it.
 const VANISH_LIMIT: Duration = Duration::from_secs(20);
+/// How many lines of a log an error shows.
+const LOG_TAIL_LINES: usize = 25;
 
 /// A node, running or not.
 #[derive(Debug, Deserialize)]
@@ -54,6 +56,21 @@ impl LabNode {
         self.dir.join("node.toml")
     }
 
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The end of its log, for errors: the log goes with the lab.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = fs::read(self.dir.join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = text.lines().collect();
+        format!("its log ends so:\n{}", lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n"))
+    }
+
     /// Whether its process runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -70,10 +87,11 @@ impl LabNode {
         }
         let deadline = Instant::now() + VANISH_LIMIT;
         loop {
-            if let Some(child) = &mut self.own {
-                let _ = child.try_wait();
-            }
-            if !self.is_running() {
+            let gone = match &mut self.own {
+                Some(child) => child.try_wait()?.is_some(),
+                None => has_ended(self.pid),
+            };
+            if gone {
                 self.own = None;
                 return Ok(());
             }
@@ -118,6 +136,14 @@ impl LabNode {
     }
 }
 
+/// Whether a process is over, reaped by its parent or not. Its memory goes, and its command line with
+/// it, before its files are closed: only then it lets go of its ports and locks.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_none_or(|state| matches!(state, 'Z' | 'X'))
+}
+
 impl Drop for LabNode {
     fn drop(&mut self) {
         // What the playground started, it ends.
@@ -131,7 +157,7 @@ impl Drop for LabNode {
 /// A killed test must not leave nodes behind. Each test drives its nodes from one thread, which lives
 /// as long as they should.
 #[allow(unsafe_code, reason = "Command offers no safe way to set the parent-death signal")]
-fn die_with_this_thread(command: &mut Command) {
+pub(super) fn die_with_this_thread(command: &mut Command) {
     let set = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
     // SAFETY: the closure makes one system call, prctl, which is async-signal-safe, and neither
     // allocates nor takes a lock.

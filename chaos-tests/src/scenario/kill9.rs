@@ -126,7 +126,7 @@ fn kill_many(lab: &mut Lab, count: u32, dice: &mut Dice) -> anyhow::Result<()> {
         let name = node.name.clone();
         let node = &*node;
         let back = eventually(&format!("{name} does not come back"), PATIENCE, || {
-            ensure!(node.is_running(), "its process has ended; see {}", node.dir.join("log").display());
+            ensure!(node.is_running(), "its process has ended; {}", node.log_tail());
             let status = ask(node, &["status"])?;
             ensure!(status["ready"] == true, "{status}");
             Ok(())

@@ -12,6 +12,8 @@ const NAME: &str = "voting-backend.voting-app";
 const SERVICE: &str = "crowd@crowded";
 /// Endpoints of the crowded name: their addresses fill far more than 512 bytes.
 const CROWD: usize = 60;
+/// How many of them are registered at once.
+const AT_ONCE: usize = 4;
 
 /// What a tool printed for a question.
 type Ask<'a> = &'a dyn Fn(&[&str]) -> anyhow::Result<String>;
@@ -103,12 +105,14 @@ fn crowd(node: &LabNode) -> anyhow::Result<()> {
     let token = dir.path().join("token");
     std::fs::write(&token, created["token"].as_str().context("a token")?)?;
     let token = token.to_string_lossy();
-    for _ in 0..CROWD {
-        let register =
-            ["endpoint", "register", "--service", SERVICE, "--token-file", &token, "--port", "tcp/80=8080"];
-        ask(node, &register)?;
-    }
-    Ok(())
+    let register =
+        ["endpoint", "register", "--service", SERVICE, "--token-file", &token, "--port", "tcp/80=8080"];
+    // Several at once: each must get an address of its own all the same.
+    std::thread::scope(|scope| {
+        let some = || (0..CROWD / AT_ONCE).try_for_each(|_| ask(node, &register).map(drop));
+        let all: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(some)).collect();
+        all.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("it panicked"))?)
+    })
 }
 
 fn crowded_name(lab: &Lab, questions: Ask<'_>) -> anyhow::Result<()> {
@@ -123,6 +127,7 @@ fn crowded_name(lab: &Lab, questions: Ask<'_>) -> anyhow::Result<()> {
 
 /// With the view of a service, a host sees only what the service's contracts reach.
 fn narrowed(lab: &mut Lab, tool: &str) -> anyhow::Result<()> {
+    let (visible, hidden) = (lab.fqdn(NAME), lab.fqdn("result-backend.voting-app"));
     let node = lab.nodes.last_mut().context("a node")?;
     let config = std::fs::read_to_string(node.config())?;
     let narrow = config.replace("host-view = \"all\"", "host-view = \"voting-svc@voting-app\"");
@@ -130,10 +135,9 @@ fn narrowed(lab: &mut Lab, tool: &str) -> anyhow::Result<()> {
     node.stop()?;
     std::fs::write(node.config(), narrow)?;
     node.restart()?;
-    let dns = node.dns;
-    let visible = lab.fqdn(NAME);
-    let hidden = lab.fqdn("result-backend.voting-app");
+    let (node, dns) = (&*node, node.dns);
     eventually("the view is wrong", PATIENCE, || {
+        ensure!(node.is_running(), "it has ended; {}", node.log_tail());
         expect(&|args| query(tool, dns, args), &[&visible, "A"], &["NOERROR", "127."])?;
         expect(&|args| query(tool, dns, args), &[&hidden, "A"], &["NXDOMAIN"])
     })?;

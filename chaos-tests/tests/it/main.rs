@@ -2,9 +2,12 @@
 //! playground`; see the crate's documentation for the environment variables that make them stricter.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod capture;
 mod certificates;
 mod cold_start;
+mod data_dir;
 mod dns_tools;
+mod joining;
 mod loss;
 mod playground;
 mod revocation;

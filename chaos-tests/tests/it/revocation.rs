@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
-use selvedge_chaos_tests::lab::{Lab, Options, PATIENCE, ask, dns, eventually, run, write_domain};
+use selvedge_chaos_tests::lab::{Lab, Options, PATIENCE, ask, dns, event, eventually, run, write_domain};
 
 const REVOKED: &str = "gcp-p2";
 
@@ -48,6 +48,7 @@ fn drill() -> anyhow::Result<()> {
     is_out_for(&lab, &gone)?;
     let through = write_domain(lab.node(REVOKED)?, "by-the-revoked")?;
     ensure!(through.code != 0, "a revoked node writes again after its restart");
+    event(lab.node("aws-p1")?, "peer-refused", &[REVOKED, "revoked"])?;
     lab.close()
 }
 

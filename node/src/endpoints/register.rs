@@ -1,6 +1,9 @@
 //! Registration: a service token in, a proven endpoint with an address out.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use selvedge_fabric::{
     UnixMs,
@@ -94,30 +97,42 @@ impl Endpoints {
         let (params, admission) =
             policy.params.as_ref().zip(policy.nodes.get(me)).ok_or(RegisterError::NotReady)?;
         let block = address::block_of(params, admission).ok_or(RegisterError::NotReady)?;
-        let table = self.inner.lock().clone();
-        let id = registration.id.clone().unwrap_or_else(|| made_up_name(&registration.service));
-        let old = table.get(&id);
-        if old.is_some_and(|r| r.fact.service != registration.service) {
-            return Err(RegisterError::Taken(id));
-        }
-        if old.is_none() && table.len() >= MAX_ENDPOINTS {
-            return Err(RegisterError::Limit { what: "endpoints", limit: MAX_ENDPOINTS });
-        }
-        let taken: BTreeSet<_> =
-            table.values().filter(|r| r.fact.id != id).filter_map(|r| r.fact.ipv4).collect();
-        let wanted = registration.address.or(old.and_then(|r| r.fact.ipv4));
-        let ipv4 = choose_address(&block, &taken, wanted)?;
-        let fact = prove(registration, params, &admission.key, id, ipv4)?;
-        verify_endpoint(policy, me, &fact, now_ms)?;
-        let registered = Registered {
-            fact,
-            checks: registration.checks.clone(),
-            lease_until_ms: registration.lease_ms.map(|ms| now_ms.saturating_add(ms)),
-            lease_ms: registration.lease_ms,
-        };
-        self.inner.change(|table| table.insert(registered.fact.id.clone(), registered.clone()))?;
-        Ok(registered)
+        // In one step with the change: two registrations at once must not choose the same address.
+        self.inner.change(|table| {
+            let id = registration.id.clone().unwrap_or_else(|| made_up_name(&registration.service));
+            let ipv4 = place(table, registration, &id, &block)?;
+            let fact = prove(registration, params, &admission.key, id, ipv4)?;
+            verify_endpoint(policy, me, &fact, now_ms)?;
+            let registered = Registered {
+                fact,
+                checks: registration.checks.clone(),
+                lease_until_ms: registration.lease_ms.map(|ms| now_ms.saturating_add(ms)),
+                lease_ms: registration.lease_ms,
+            };
+            table.insert(registered.fact.id.clone(), registered.clone());
+            Ok(registered)
+        })?
     }
+}
+
+/// Whether there is room for an endpoint of this name, and at which address.
+fn place(
+    table: &BTreeMap<EndpointId, Registered>,
+    registration: &Registration,
+    id: &EndpointId,
+    block: &Ipv4Block,
+) -> Result<Ipv4Addr, RegisterError> {
+    let old = table.get(id);
+    if old.is_some_and(|r| r.fact.service != registration.service) {
+        return Err(RegisterError::Taken(id.clone()));
+    }
+    if old.is_none() && table.len() >= MAX_ENDPOINTS {
+        return Err(RegisterError::Limit { what: "endpoints", limit: MAX_ENDPOINTS });
+    }
+    let others = table.values().filter(|r| r.fact.id != *id);
+    let taken = others.filter_map(|r| r.fact.ipv4).collect();
+    let wanted = registration.address.or(old.and_then(|r| r.fact.ipv4));
+    choose_address(block, &taken, wanted)
 }
 
 fn check_bounds(registration: &Registration) -> Result<(), RegisterError> {
