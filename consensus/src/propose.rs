@@ -21,6 +21,7 @@ use crate::{
     core::Core,
     network::CallError,
     rpc::RpcError,
+    status::stopped_text,
     types::{Outcome, Proposal},
     wire::{self, Answer, Ask, LeaderHint, Proposed, ReadIndex},
 };
@@ -315,6 +316,9 @@ impl<'a> Search<'a> {
     fn give_up(&mut self) -> ProposeError {
         if self.sent {
             return ProposeError::OutcomeUnknown;
+        }
+        if let Some(why) = self.core.stopped() {
+            return ProposeError::Rejected(stopped_text(&why));
         }
         let missing = self.missing.take().filter(|names| !names.is_empty());
         ProposeError::no_quorum(missing.unwrap_or_else(|| self.core.missing_voters()))

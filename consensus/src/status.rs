@@ -47,6 +47,9 @@ pub struct QuorumStatus {
     pub survives: Vec<String>,
     /// What is wrong with the placement or with this replica.
     pub warning: Option<String>,
+    /// Why this replica writes nothing more until its node is restarted, if that is so: a full or broken
+    /// disk, above all.
+    pub stopped: Option<String>,
     /// The fence epoch.
     pub fence_epoch: Epoch,
     /// Whether writes can be accepted now.
@@ -105,7 +108,8 @@ pub(crate) fn of(core: &Core) -> QuorumStatus {
         leader,
         term: metrics.current_term,
         survives: survival::survives(&seats),
-        warning: stopped.or_else(|| survival::warning(&seats)),
+        warning: stopped.clone().or_else(|| survival::warning(&seats)),
+        stopped,
         voters,
         learners,
         last_index: metrics.last_log_index.unwrap_or(0),
@@ -186,7 +190,7 @@ fn lost_text(missing: &[String]) -> String {
     format!("no quorum: changes of intent are refused until {whom}; traffic, DNS and endpoints go on")
 }
 
-fn stopped_text(why: &str) -> String {
+pub(crate) fn stopped_text(why: &str) -> String {
     format!(
         "this replica has stopped and acknowledges nothing more ({why}): check its disk, then restart the node"
     )

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    process::Command,
 };
 
 use anyhow::{Context as _, ensure};
 use selvedge_chaos_tests::lab::{
-    Lab, LabNode, Options, ask,
+    Lab, Options, PATIENCE, ask, binary,
     capture::{Capture, Packet},
-    dns,
+    dns, eventually,
     kernel::{Own, with_own},
     write_domain,
 };
@@ -63,20 +63,25 @@ fn touches(packet: &Packet, ports: impl Fn(u16) -> bool) -> bool {
 }
 
 /// The API over TCP, as an administrator uses it from elsewhere.
-fn over_the_network(node: &LabNode, ca: &Path) -> anyhow::Result<()> {
-    let status = ask(node, &["status"])?;
-    let address = status["listening"]["api"][0].as_str().context("an API address")?;
+fn over_the_network(lab: &Lab) -> anyhow::Result<()> {
+    let first = lab.nodes.first().context("a node")?;
     let dir = tempfile::tempdir()?;
     let token = dir.path().join("token").to_string_lossy().into_owned();
-    ask(node, &["token", "admin", "--name", "watcher", "--save", &token])?;
-    let output = std::process::Command::new(selvedge_chaos_tests::lab::binary::selvedge()?)
-        .args(["--api", &format!("https://{address}"), "--token-file", &token, "--ca-file"])
-        .arg(ca)
-        .args(["get", "contract", "-o", "json"])
-        .output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(text.contains("voting-backend"), "{text}");
+    ask(first, &["token", "admin", "--name", "watcher", "--save", &token])?;
+    for node in &lab.nodes {
+        let status = ask(node, &["status"])?;
+        let address = status["listening"]["api"][0].as_str().context("an API address")?;
+        eventually("the token is not known yet", PATIENCE, || {
+            let output = Command::new(binary::selvedge()?)
+                .args(["--api", &format!("https://{address}"), "--token-file", &token, "--ca-file"])
+                .arg(first.data().join("ca.pem"))
+                .args(["get", "contract", "-o", "json"])
+                .output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            ensure!(String::from_utf8_lossy(&output.stdout).contains("voting-backend"), "no contract");
+            Ok(())
+        })?;
+    }
     Ok(())
 }
 
@@ -93,11 +98,11 @@ fn drill() -> anyhow::Result<()> {
     lab.nodes.last_mut().context("a node")?.kill()?;
     write_domain(lab.running().next().context("a survivor")?, "while-one-was-away")?;
     lab.restart_all()?;
-    lab.settle()?;
-    let ca = lab.nodes.first().context("a node")?.data().join("ca.pem");
     for node in &lab.nodes {
-        over_the_network(node, &ca)?;
+        let knows = || ask(node, &["get", "domain", "while-one-was-away"]).map(drop);
+        eventually(&format!("{} does not learn of the write", node.name), PATIENCE, knows)?;
     }
+    over_the_network(&lab)?;
 
     let mut names = secrets(&lab)?;
     names.insert("while-one-was-away".to_owned());

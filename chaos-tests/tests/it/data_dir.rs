@@ -11,6 +11,8 @@ use selvedge_chaos_tests::lab::{
 };
 
 const GRAPH: &str = "apiVersion: selvedge/v1\nkind: Domain\nmetadata: {name: first}\nspec: {}\n";
+/// Exit code when no node can do it, the one that was asked included.
+const UNAVAILABLE: i32 = 3;
 /// Room for one node with some history, so that it is soon full.
 const DISK_MEBIBYTES: u32 = 64;
 /// Writes that are tried on a full disk: sled allocates ahead, so the first ones may still fit.
@@ -187,11 +189,20 @@ fn full_disk() -> anyhow::Result<()> {
     let (acknowledged, last) = write_until_full(&lab.nodes[0])?;
     println!("{} writes accepted, then exit code {}: {}", acknowledged.len(), last.code, last.stderr.trim());
     ensure!([1, 4, 6].contains(&last.code), "exit code {}: {}", last.code, last.stderr);
+    ensure!(!last.stderr.contains("connection closed"), "whoever should have answered is gone");
     let node = &mut lab.nodes[0];
     ensure!(node.is_running(), "a full disk ended the node");
     // What needs no disk goes on.
-    let status = ask(node, &["status"])?;
-    println!("alarms: {}", status["alarms"]);
+    let alarms = ask(node, &["status"])?["alarms"].to_string();
+    ensure!(alarms.contains("replica-stopped") && alarms.contains("No space left"), "{alarms}");
+    let next = write_domain(node, "one-more")?;
+    println!("the next write: {}", next.stderr.trim());
+    ensure!(
+        next.code == UNAVAILABLE && next.stderr.contains("check its disk"),
+        "{}: {}",
+        next.code,
+        next.stderr
+    );
     node.kill()?;
     refuses_or_waits(node)?;
 

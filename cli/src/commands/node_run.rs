@@ -185,6 +185,9 @@ fn start_log(format: LogFormat) -> Outcome<()> {
     let filter =
         EnvFilter::try_new(&wanted).map_err(|e| Failure::usage(format!("SELVEDGE_LOG={wanted:?}: {e}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would complain on stderr of a stderr that cannot be written, and panic over that: a full disk
+    // must cost log lines, not the task that wrote them.
+    let log = log.log_internal_errors(false);
     let started = match format {
         LogFormat::Text => log.with_ansi(crate::output::style::stderr_has_colour()).try_init(),
         LogFormat::Json => log.json().try_init(),

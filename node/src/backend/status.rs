@@ -27,7 +27,9 @@ impl Node {
         let alarms =
             plan.alarms.iter().map(|a| types::Alarm { code: a.code.to_owned(), message: a.message.clone() });
         let mut alarms: Vec<_> = alarms.collect();
-        if !quorum.quorum {
+        if let Some(message) = quorum.stopped.clone() {
+            alarms.push(types::Alarm { code: "replica-stopped".to_owned(), message });
+        } else if !quorum.quorum {
             alarms.push(types::Alarm { code: "no-quorum".to_owned(), message: self.quorum_alarm() });
         }
         let zones = self.zones();
