@@ -14,7 +14,8 @@
 //! | `SELVEDGE_REQUIRE_KERNEL` | when `1`, a test that cannot run for want of a tool fails; otherwise it says that it was skipped |
 //! | `SELVEDGE_CLOUD_LOSS_RUNS`, `SELVEDGE_KILL9_COUNT` | how often the tests repeat those drills |
 //!
-//! This crate shares no code with what it tests, its DNS client included.
+//! The lab shares no code with what it tests, its DNS client included; one test forges join tokens, for
+//! which it borrows their format.
 #![warn(missing_docs)]
 
 pub mod lab;

@@ -15,6 +15,9 @@ use selvedge_chaos_tests::lab::{
 };
 use serde_json::Value;
 
+/// Ports on which nodes talk to each other, by what they are for.
+type FabricPorts = BTreeMap<String, Vec<u16>>;
+
 /// What must not be read on the way: names of domains, contracts, services and nodes, and what tokens
 /// and certificates begin with.
 fn secrets(lab: &Lab) -> anyhow::Result<BTreeSet<String>> {
@@ -38,7 +41,7 @@ fn ports(addresses: &Value) -> Vec<u16> {
 
 /// Ports on which a host talks to itself, in clear text by design: DNS, the workload API, and the
 /// applications, whose packets no fabric carries yet; and the ports of nodes, by node.
-fn local_and_fabric(lab: &Lab) -> anyhow::Result<(BTreeSet<u16>, BTreeMap<String, Vec<u16>>)> {
+fn local_and_fabric(lab: &Lab) -> anyhow::Result<(BTreeSet<u16>, FabricPorts)> {
     let (mut local, mut fabric) = (BTreeSet::new(), BTreeMap::new());
     for node in &lab.nodes {
         let listening = ask(node, &["status"])?["listening"].clone();

@@ -256,7 +256,11 @@ impl Loss {
         };
         let figure =
             format!("first accepted after {gap_ms} ms, {} refused before", self.measurements.writes_failed);
-        ensure!(gap_ms <= self.measurements.limit_ms, "{figure}; it may take {} ms", self.measurements.limit_ms);
+        ensure!(
+            gap_ms <= self.measurements.limit_ms,
+            "{figure}; it may take {} ms",
+            self.measurements.limit_ms
+        );
         Ok(figure)
     }
 
