@@ -89,10 +89,12 @@ impl Founder {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline && !self.task.is_finished(), "the processor does not start");
-            if tokio::net::UnixStream::connect(&self.socket).await.is_ok()
-                && Client::unix(&self.socket).await.get("/v1/status").await.json()["quorum"] == true
-            {
-                return;
+            if tokio::net::UnixStream::connect(&self.socket).await.is_ok() {
+                let status = Client::unix(&self.socket).await.get("/v1/status").await.json();
+                // A quorum of one is there before the fabric's first command is committed.
+                if status["quorum"] == true && status["ready"] == true {
+                    return;
+                }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
