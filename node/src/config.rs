@@ -85,6 +85,9 @@ pub struct NodeConfig {
     /// Certificates.
     #[serde(default)]
     pub certificates: Certificates,
+    /// Keep the identity although the machine changed. Said once on the command line, never in a file.
+    #[serde(skip)]
+    pub accept_new_host: bool,
 }
 
 /// Where the node listens.
@@ -206,6 +209,7 @@ impl Default for NodeConfig {
             dns: DnsConfig::default(),
             timers: Timers::default(),
             certificates: Certificates::default(),
+            accept_new_host: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::ensure;
 use rustix::process::{Pid, Signal, kill_process};
-use selvedge_chaos_tests::lab::{Lab, Options, PATIENCE, binary, eventually};
+use selvedge_chaos_tests::lab::{Lab, Options, PATIENCE, binary, eventually, limit};
 
 /// Processes that name `dir` on their command line.
 fn processes_of(dir: &Path) -> Vec<String> {
@@ -26,12 +26,18 @@ fn entries(dir: &Path) -> Vec<OsString> {
     fs::read_dir(dir).expect("a directory").flatten().map(|e| e.file_name()).collect()
 }
 
+/// What the loss of a cloud may take here: tests run beside each other, on machines that do other things.
+fn drill_limit_s() -> String {
+    limit(Duration::from_secs(5)).as_secs().to_string()
+}
+
 #[test]
 fn check_proves_it_and_leaves_no_process_and_no_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let output = Command::new(binary::selvedge().expect("a binary"))
         .args(["playground", "--check", "-o", "json", "--dir"])
         .arg(dir.path())
+        .env("SELVEDGE_DRILL_LIMIT_S", drill_limit_s())
         .env("XDG_RUNTIME_DIR", dir.path())
         .stdin(Stdio::null())
         .output()
@@ -55,6 +61,7 @@ fn two_run_side_by_side() {
     let output = Command::new(binary::selvedge().expect("a binary"))
         .args(["playground", "--check", "--processors", "1", "--dir"])
         .arg(dir.path())
+        .env("SELVEDGE_DRILL_LIMIT_S", drill_limit_s())
         .stdin(Stdio::null())
         .output()
         .expect("it runs");

@@ -73,6 +73,9 @@ pub(crate) struct RunArgs {
     /// TCP: workload API; loopback only
     #[arg(long, value_name = "A:P")]
     listen_workload_api: Option<SocketAddr>,
+    /// This machine was renamed or its disk moved, and the old one will never run again: keep the identity
+    #[arg(long)]
+    accept_new_host: bool,
     /// Form of the log
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -125,6 +128,7 @@ fn configuration(global: &Global, args: RunArgs) -> Outcome<NodeConfig> {
     if let Some(token) = &args.join_token {
         config.join_token_file = Some(keep_token(&config.data_dir, token)?);
     }
+    config.accept_new_host = args.accept_new_host;
     config.name = args.name.or(config.name);
     config.zone = args.zone.or(config.zone);
     config.role = role.or(config.role);

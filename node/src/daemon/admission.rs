@@ -29,6 +29,7 @@ pub(super) async fn identify(
 ) -> anyhow::Result<Admitted> {
     if let Some(identity) = Identity::load(dir)? {
         match identity.check_machine(dir, &Machine::this()) {
+            Err(_) if config.accept_new_host => return adopt(dir, identity),
             Ok(()) => return load_keys(dir, identity),
             Err(error) => moved(config, dir, &identity, error)?,
         }
@@ -49,6 +50,15 @@ fn load_keys(dir: &DataDir, identity: Identity) -> anyhow::Result<Admitted> {
         );
     }
     Ok(Admitted { identity, key, sealing })
+}
+
+/// The operator vouches that the machine this identity was made on will never run again.
+fn adopt(dir: &DataDir, identity: Identity) -> anyhow::Result<Admitted> {
+    let machine = Machine::this();
+    tracing::warn!(was = %identity.machine, is = %machine, "the identity moves to this machine, as told");
+    let identity = Identity { machine, ..identity };
+    identity.save(dir)?;
+    load_keys(dir, identity)
 }
 
 /// The directory was made on another machine. A workload node sets the identity aside and joins anew;
