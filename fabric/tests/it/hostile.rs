@@ -78,7 +78,7 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
 }
 
 /// Runs `target` on mutated seeds and on noise.
-fn fuzz(seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
+pub(crate) fn fuzz(seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
     let mutated = (proptest::sample::select(seeds.to_vec()), vec(mutation(), 0..8)).prop_map(
         |(mut bytes, mutations)| {
             mutations.iter().for_each(|mutation| mutate(&mut bytes, mutation));

@@ -1,6 +1,7 @@
 //! Tests of the core against its public API.
 
 mod hostile;
+mod hostile_facts;
 mod manifests;
 mod model;
 mod nodes;
