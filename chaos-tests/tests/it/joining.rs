@@ -87,7 +87,7 @@ fn drill() -> anyhow::Result<()> {
     expired(first)?;
     let elsewhere = Newcomer::join("elsewhere", &fresh(first, "1h")?.1, &["--zone", "aws"])?;
     refused("elsewhere", elsewhere, &["zone gcp", "zone aws"])?;
-    refused("wrong-ca", wrong_ca, &["no seed answered"])?;
+    refused("wrong-ca", wrong_ca, &["no seed admitted", "CA is not the one"])?;
 
     let after = run(first, &["members"])?;
     let count = |text: &str| text.lines().count();
