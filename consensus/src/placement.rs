@@ -99,16 +99,41 @@ fn desired_voters(situation: &Situation, dead_after: Duration) -> BTreeSet<u64> 
     let seats = seats_for(situation);
     let mut plan = Plan::new(situation, seats);
     plan.drop_the_inactive();
-    plan.make_room();
+    let kept = plan.voters.clone();
+    plan.spread();
     plan.replace_the_dead(dead_after);
     plan.fill();
-    plan.spread();
-    plan.settle()
+    let full = plan.settle();
+    // Dropping a node may leave one cloud with a majority, and must happen all the same. Seats are then
+    // given out in the next step, which starts from what is left.
+    let gathered = !full.is_subset(&situation.voters) && !has_majority(situation, &situation.voters);
+    let seated = if gathered && has_majority(situation, &full) { kept } else { full };
+    if seated == situation.voters { without_the_surplus(situation, seats) } else { seated }
+}
+
+/// Whether one cloud holds a majority of several voters, where there are three clouds to choose from.
+fn has_majority(situation: &Situation, voters: &BTreeSet<u64>) -> bool {
+    let plan = Plan::new(situation, voters.len());
+    let crowd = |id: &u64| {
+        let alike = |other: &&u64| plan.cloud(**other) == plan.cloud(*id);
+        voters.iter().filter(alike).count()
+    };
+    plan.clouds >= 3 && voters.len() > 1 && voters.iter().map(crowd).any(|n| n * 2 > voters.len())
+}
+
+/// The present voters less those of a cloud that left the fabric for good. Only when nothing else is to
+/// be done: seats are moved to where they belong before any is given up.
+fn without_the_surplus(situation: &Situation, seats: usize) -> BTreeSet<u64> {
+    let mut plan = Plan::new(situation, seats);
+    plan.make_room();
+    plan.voters
 }
 
 struct Plan<'a> {
     situation: &'a Situation,
     seats: usize,
+    /// Clouds with a processor that may vote.
+    clouds: usize,
     /// Most voters in one cloud, so that none has a majority where that can be.
     per_cloud: usize,
     voters: BTreeSet<u64>,
@@ -119,7 +144,7 @@ impl<'a> Plan<'a> {
         let active = situation.processors.values().filter(|p| p.active);
         let clouds = active.map(|p| &p.cloud).collect::<BTreeSet<_>>().len();
         let per_cloud = seats.div_ceil(clouds.max(1)).max(1);
-        Self { situation, seats, per_cloud, voters: situation.voters.clone() }
+        Self { situation, seats, clouds, per_cloud, voters: situation.voters.clone() }
     }
 
     fn cloud(&self, id: u64) -> Option<&'a Name> {

@@ -88,6 +88,18 @@ fn drained_and_revoked_nodes_leave() {
     assert_eq!(step(&revoked), Some(Step::RemoveLearner(2)));
 }
 
+/// Two clouds with two voters each, and one learner in a third: whoever dies, the learner's seat comes
+/// from a crowded cloud, so that none of them is left with a majority.
+#[test]
+fn an_heir_takes_its_seat_from_a_crowded_cloud() {
+    let mut now = situation(&["gcp", "ibm", "aws", "gcp", "aws"], &[1, 3, 4, 5]);
+    down(&mut now, 3, 60);
+    down(&mut now, 5, 60);
+    assert_eq!(step(&now), voters(&[1, 2, 3, 4]));
+    carry_out(&mut now, Step::SetVoters(BTreeSet::from([1, 2, 3, 4])));
+    assert_eq!(step(&now), voters(&[1, 2, 3]));
+}
+
 #[test]
 fn nothing_is_decided_while_a_change_is_under_way() {
     let mut now = situation(&["aws", "azr", "gcp"], &[1]);
