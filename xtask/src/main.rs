@@ -26,7 +26,8 @@ Environment:
   SELVEDGE_ADVISORIES=1     verify also asks the advisory database (needs network)
   SELVEDGE_REQUIRE_DENY=1   verify fails, rather than tells, when cargo-deny is not installed
   SELVEDGE_REQUIRE_KERNEL=1 tests that need root or kernel features fail, rather than tell, without them
-  SELVEDGE_FUZZ_SECONDS=N   how long each fuzz test runs";
+  SELVEDGE_FUZZ_SECONDS=N   how long each fuzz test runs
+  SELVEDGE_FUZZ_SEED=N      repeats the inputs of a run that told this seed";
 
 fn main() -> ExitCode {
     match run() {

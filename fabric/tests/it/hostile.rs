@@ -1,16 +1,5 @@
 //! Bytes from outside: whatever they are, nothing panics, and what is taken is taken for what it is.
-//!
-//! Each target gets mutations of valid inputs, which reach deeper than noise does, and noise. By default
-//! a few hundred cases each; `SELVEDGE_FUZZ_SECONDS` sets how long each target runs instead.
 
-use std::time::{Duration, Instant};
-
-use proptest::{
-    collection::vec,
-    prelude::*,
-    sample::Index,
-    test_runner::{Config, TestRunner},
-};
 use selvedge_fabric::{
     command::{Apply, Command, Envelope, Role},
     key::{CommandId, FabricId, Hash, TokenId},
@@ -19,6 +8,7 @@ use selvedge_fabric::{
     policy::PolicyState,
     token::{ApiTokenText, JoinTokenText, Secret, ServiceTokenText},
 };
+use selvedge_fuzz::fuzz;
 
 use crate::support::{Fabric, admit};
 
@@ -27,83 +17,6 @@ const SAMPLES: [&str; 3] = [
     include_str!("../../../configs/graphs/getaway-app.yaml"),
     include_str!("../../../configs/graphs/every-kind.yaml"),
 ];
-
-/// One change of some bytes.
-#[derive(Debug, Clone)]
-enum Mutation {
-    Set(Index, u8),
-    Insert(Index, Vec<u8>),
-    Remove(Index, usize),
-    Copy(Index, Index, usize),
-    Truncate(Index),
-}
-
-fn mutation() -> impl Strategy<Value = Mutation> {
-    // What has a meaning in YAML, JSON or base64 breaks more than any byte does.
-    let telling = proptest::sample::select(b":-[]{},&*!|>'\"#%@`\n\t \\0~?A_/".to_vec());
-    let byte = || prop_oneof![2 => telling.clone(), 1 => any::<u8>()];
-    prop_oneof![
-        (any::<Index>(), byte()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
-        (any::<Index>(), vec(byte(), 1..6)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
-        (any::<Index>(), 1..40_usize).prop_map(|(at, count)| Mutation::Remove(at, count)),
-        (any::<Index>(), any::<Index>(), 1..400_usize).prop_map(|(from, to, n)| Mutation::Copy(from, to, n)),
-        any::<Index>().prop_map(Mutation::Truncate),
-    ]
-}
-
-fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
-    let at = |index: &Index, bytes: &Vec<u8>| index.index(bytes.len() + 1);
-    match mutation {
-        Mutation::Set(index, byte) => {
-            let at = at(index, bytes);
-            if let Some(place) = bytes.get_mut(at) {
-                *place = *byte;
-            }
-        }
-        Mutation::Insert(index, new) => {
-            let at = at(index, bytes);
-            bytes.splice(at..at, new.iter().copied());
-        }
-        Mutation::Remove(index, count) => {
-            let at = at(index, bytes);
-            bytes.drain(at..(at + count).min(bytes.len()));
-        }
-        Mutation::Copy(from, to, count) => {
-            let (from, to) = (at(from, bytes), at(to, bytes));
-            let part = bytes[from..(from + count).min(bytes.len())].to_vec();
-            bytes.splice(to..to, part);
-        }
-        Mutation::Truncate(index) => bytes.truncate(at(index, bytes)),
-    }
-}
-
-/// Runs `target` on mutated seeds and on noise.
-pub(crate) fn fuzz(seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
-    let mutated = (proptest::sample::select(seeds.to_vec()), vec(mutation(), 0..8)).prop_map(
-        |(mut bytes, mutations)| {
-            mutations.iter().for_each(|mutation| mutate(&mut bytes, mutation));
-            bytes
-        },
-    );
-    let inputs = prop_oneof![8 => mutated, 1 => vec(any::<u8>(), 0..300)];
-    let seconds = std::env::var("SELVEDGE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let config =
-        Config { cases: 300, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    let mut runner = TestRunner::new(config);
-    loop {
-        let run = runner.run(&inputs, |bytes| {
-            target(&bytes);
-            Ok(())
-        });
-        if let Err(failure) = run {
-            panic!("{failure}");
-        }
-        if end.is_none_or(|end| Instant::now() >= end) {
-            return;
-        }
-    }
-}
 
 /// A fabric with every sample applied.
 fn full_state() -> PolicyState {
@@ -121,7 +34,7 @@ fn manifests() {
     seeds.push(manifest::to_json(&objects[..4]).into_bytes());
     seeds.push(manifest::to_yaml(&objects[..4]).into_bytes());
     seeds.push(b"{a: &a [x, *a], <<: *a, ? [b] : !c d, e: |\n  f\n}\n--- %YAML\n...\n".to_vec());
-    fuzz(&seeds, |bytes| {
+    fuzz("manifests", &seeds, |bytes| {
         let Ok(located) = manifest::parse_bytes(bytes, Some("f")) else { return };
         for text in [manifest::to_yaml(&located.objects), manifest::to_json(&located.objects)] {
             if text.len() <= MAX_MANIFEST_BYTES {
@@ -142,7 +55,7 @@ fn snapshots() {
     let state = full_state();
     let mut next = Fabric::new();
     let command = next.envelope(Command::Rollback { to: 2, base: None });
-    fuzz(&[state.encode(), Fabric::new().state.encode()], |bytes| {
+    fuzz("snapshots", &[state.encode(), Fabric::new().state.encode()], |bytes| {
         let Ok(mut state) = PolicyState::decode(bytes) else { return };
         assert_eq!(PolicyState::decode(&state.encode()).as_ref(), Ok(&state));
         let _hash = state.intent_hash();
@@ -167,7 +80,7 @@ fn commands() {
     let json = commands.iter().map(|command| serde_json::to_vec(command).expect("JSON"));
     let binary = commands.iter().map(|command| postcard::to_allocvec(command).expect("postcard"));
     let seeds: Vec<Vec<u8>> = json.chain(binary).collect();
-    fuzz(&seeds, |bytes| {
+    fuzz("commands", &seeds, |bytes| {
         let json = serde_json::from_slice::<Command>(bytes).ok();
         let binary = postcard::from_bytes::<Command>(bytes).ok();
         for command in json.into_iter().chain(binary) {
@@ -206,7 +119,7 @@ fn tokens() {
     let api = ApiTokenText { id: TokenId([3; 9]), secret: secret() };
     let texts = [join.expose(), service.expose(), api.expose()];
     let seeds: Vec<Vec<u8>> = texts.into_iter().map(|text| text.expect("a text").into_bytes()).collect();
-    fuzz(&seeds, |bytes| {
+    fuzz("tokens", &seeds, |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         if let Ok(token) = JoinTokenText::parse(text) {
             assert_eq!(token.expose().as_deref(), Ok(text.trim()));

@@ -1,4 +1,4 @@
-//! Facts and signed policy from outside, with the harness of [`crate::hostile`].
+//! Facts and signed policy from outside.
 
 use ed25519_dalek::SigningKey;
 use selvedge_fabric::{
@@ -12,8 +12,9 @@ use selvedge_fabric::{
     statement::Bundle,
     view::verify_endpoint,
 };
+use selvedge_fuzz::fuzz;
 
-use crate::{hostile::fuzz, support::Fabric};
+use crate::support::Fabric;
 
 const FABRIC: FabricId = FabricId([7; 16]);
 
@@ -54,7 +55,7 @@ fn records() {
     let sign = |body: &Body| Record::sign(&FABRIC, &key, version, 11, body).expect("within bounds");
     let genuine: Vec<Record> = bodies().iter().map(sign).collect();
     let seeds: Vec<Vec<u8>> = genuine.iter().map(Record::encode).collect();
-    fuzz(&seeds, |bytes| {
+    fuzz("records", &seeds, |bytes| {
         let Ok(record) = Record::decode(bytes) else { return };
         if record.open(&FABRIC).is_ok() {
             assert!(genuine.contains(&record), "opened, and nobody signed it: {record:?}");
@@ -69,7 +70,7 @@ fn signed_bodies() {
     let fabric = Fabric::new();
     let node = fabric.state.nodes.keys().next().expect("a node").clone();
     let bodies: Vec<_> = bodies().iter().map(|b| postcard::to_allocvec(b).expect("postcard")).collect();
-    fuzz(&bodies, |bytes| {
+    fuzz("signed bodies", &bodies, |bytes| {
         let Ok(body) = postcard::from_bytes::<Body>(bytes) else { return };
         let Ok(record) = Record::sign(&FABRIC, &key, Version::default(), 1, &body) else { return };
         assert_eq!(record.node, key.public_key());
@@ -83,7 +84,7 @@ fn signed_bodies() {
 #[test]
 fn bundles() {
     let empty = postcard::to_allocvec(&(1_u32, Vec::<u8>::new(), Vec::<u8>::new())).expect("postcard");
-    fuzz(&[Fabric::new().state.encode(), empty, b"{}".to_vec()], |bytes| {
+    fuzz("bundles", &[Fabric::new().state.encode(), empty, b"{}".to_vec()], |bytes| {
         if let Ok(bundle) = Bundle::decode(bytes) {
             assert_eq!(Bundle::decode(&bundle.encode()).as_ref(), Ok(&bundle));
         }
@@ -93,7 +94,7 @@ fn bundles() {
 #[test]
 fn assertions() {
     let seed = "- deny: {from: '*@a', to: '*@b'}\n- allow: {from: x@a, to: y@a, port: tcp/80-90}\n";
-    fuzz(&[seed.as_bytes().to_vec()], |bytes| {
+    fuzz("assertions", &[seed.as_bytes().to_vec()], |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         if let Err(problems) = manifest::parse_assertions(text, Some("f")) {
             assert!(!problems.is_empty() && problems.iter().all(|p| p.place.is_some()));
