@@ -42,7 +42,7 @@ impl Probe {
         }
     }
 
-    fn decode(mut bytes: Bytes) -> Option<Self> {
+    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
         let kind = *bytes.first()?;
         match (kind, bytes.len()) {
             (SWIM, _) => Some(Self::Swim(bytes.split_off(1))),

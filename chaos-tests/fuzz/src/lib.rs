@@ -43,16 +43,19 @@ pub fn fuzz(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
     let seed = number("SELVEDGE_FUZZ_SEED").unwrap_or_else(random_seed);
     let time = number("SELVEDGE_FUZZ_SECONDS").map_or(DEFAULT_TIME, Duration::from_secs);
     let (start, inputs) = (Instant::now(), strategy(seeds));
-    let (mut runner, count) = (runner(seed), Cell::new(0_u64));
+    let count = Cell::new(0_u64);
     // Told before as well: a run that aborts or hangs ends without another word.
     eprintln!("fuzz {name}: SELVEDGE_FUZZ_SEED={seed}");
-    while count.get() == 0 || start.elapsed() < time {
-        let round = runner.run(&inputs, |bytes| {
+    for round in 0.. {
+        if round > 0 && start.elapsed() >= time {
+            break;
+        }
+        let outcome = runner(seed, round).run(&inputs, |bytes| {
             count.set(count.get() + 1);
             target(&bytes);
             Ok(())
         });
-        match round {
+        match outcome {
             Ok(()) => {}
             Err(TestError::Fail(why, bytes)) => {
                 panic!(
@@ -80,7 +83,8 @@ fn strategy(seeds: &[Vec<u8>]) -> impl Strategy<Value = Vec<u8>> + use<> {
     prop_oneof![8 => mutated, 1 => noise].boxed()
 }
 
-fn runner(seed: u64) -> TestRunner {
+/// A new one for each round: a runner counts its cases once and for all, and would do nothing any more.
+fn runner(seed: u64, round: u64) -> TestRunner {
     let config = Config {
         cases: ROUND,
         failure_persistence: None,
@@ -89,6 +93,7 @@ fn runner(seed: u64) -> TestRunner {
     };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&round.to_le_bytes());
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
@@ -120,11 +125,18 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_inputs() {
         let inputs = || {
-            let (mut runner, inputs) = (runner(7), strategy(&[b"abc".to_vec()]));
+            let (mut runner, inputs) = (runner(7, 0), strategy(&[b"abc".to_vec()]));
             let drawn = (0..50).map(|_| inputs.new_tree(&mut runner).expect("an input").current());
             drawn.collect::<Vec<_>>()
         };
         assert_eq!(inputs(), inputs());
+    }
+
+    #[test]
+    fn inputs_keep_coming_until_the_time_is_over() {
+        let count = Cell::new(0_u32);
+        fuzz("many", &[b"abc".to_vec()], |_| count.set(count.get() + 1));
+        assert!(count.get() > ROUND, "{}", count.get());
     }
 
     #[test]

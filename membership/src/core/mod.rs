@@ -12,6 +12,9 @@
 pub mod detector;
 pub mod gossip;
 pub mod holders;
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile;
 pub mod judge;
 pub mod own;
 pub mod rumors;
