@@ -21,6 +21,9 @@ mod carrier;
 mod contacts;
 mod core;
 mod election;
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile;
 mod image;
 mod machine;
 mod network;

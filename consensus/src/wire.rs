@@ -161,7 +161,6 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use openraft::Vote;
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -172,13 +171,5 @@ mod tests {
         let back: Request = decode(&bytes).expect("decodes");
         assert_eq!(back.epoch, 2);
         assert!(matches!(back.ask, Ask::Vote(v) if v.vote == Vote::new(3, 7)));
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_is_refused_and_never_panics(bytes: Vec<u8>) {
-            let _ = decode::<Request>(&bytes);
-            let _ = decode::<Answer>(&[&[VERSION], &bytes[..]].concat());
-        }
     }
 }

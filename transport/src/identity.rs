@@ -135,8 +135,6 @@ pub(crate) fn now_ms() -> UnixMs {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::testing::{TestCa, public_key};
 
@@ -148,24 +146,5 @@ mod tests {
         assert_eq!((leaf.fabric.as_str(), leaf.node.as_str()), ("test", "p1"));
         assert_eq!((leaf.key, leaf.processor), (public_key(&key), true));
         assert!(Leaf::read(&shown.issuing).is_err(), "a CA is no node");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let _ = Leaf::read(&CertificateDer::from(bytes));
-        }
-
-        #[test]
-        fn a_damaged_certificate_is_read_without_panic(
-            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
-        ) {
-            let mut der = TestCa::new("test").credentials("p1").chain[0].to_vec();
-            for (index, byte) in changes {
-                let position = index.index(der.len());
-                der[position] = byte;
-            }
-            let _ = Leaf::read(&CertificateDer::from(der));
-        }
     }
 }

@@ -28,6 +28,9 @@ mod book;
 mod dial;
 mod error;
 mod exchange;
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile;
 mod identity;
 mod join;
 mod judge;

@@ -9,7 +9,7 @@
 //! publish the same revision. All of them look at the same *checkpoints*, though: the state machine
 //! marks the first entry of each tenth of a second of the leader's time.
 
-mod book;
+pub(crate) mod book;
 mod gather;
 mod sign;
 
