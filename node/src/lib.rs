@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod attach;
 pub mod backend;
 pub mod clock;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod gate;
 pub mod identity;
 pub mod init;
 pub mod issuer;
+pub mod net;
 pub mod pki;
 pub mod reconcile;
 pub mod renew;

@@ -5,4 +5,5 @@ mod api;
 mod follow;
 mod join;
 mod start;
+mod wiring;
 mod workload;

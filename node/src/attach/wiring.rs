@@ -1,0 +1,210 @@
+//! How an endpoint is wired into a network namespace: a veth(4) pair, one end inside, the other here.
+//!
+//! Inside, the namespace gets the endpoint's addresses and routes to the fabric's ranges by way of the
+//! node's own overlay address, and nothing else changes: whatever other interfaces it has, it keeps.
+//! Here, the endpoint's addresses are routed to the veth. Both ends know each other's link-layer
+//! address from the start, so neither asks, and neither can be answered by somebody else.
+//!
+//! The order matters. The gate (the program that decides every packet) is on the interface before the
+//! interface has an address or is up; where it cannot be installed, nothing of the rest happens.
+
+use std::net::IpAddr;
+
+use selvedge_fabric::id::EndpointId;
+use sha2::{Digest as _, Sha256};
+
+use crate::net::{Link, Namespace, NetError, Netlink, Subnet, sysctl};
+
+/// Beginning of the names of our interfaces on the host.
+pub const HOST_PREFIX: &str = "sv-";
+/// Name of the interface inside.
+pub const INSIDE: &str = "selvedge0";
+
+/// What to wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wiring {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The node's own overlay addresses, by which the endpoint reaches everything.
+    pub gateways: Vec<IpAddr>,
+    /// The ranges of the fabric.
+    pub ranges: Vec<Subnet>,
+    /// Largest packet, bytes.
+    pub mtu: u32,
+}
+
+impl Wiring {
+    /// Name of the interface on the host. Interface names have at most 15 bytes and endpoint names may
+    /// have more, so it is a hash; `ip link` shows the endpoint beside it.
+    #[must_use]
+    pub fn host_interface(&self) -> String {
+        host_interface(&self.endpoint)
+    }
+
+    fn of_family(&self, ipv4: bool) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().copied().filter(move |a| a.is_ipv4() == ipv4)
+    }
+
+    /// The gateway of the family of an address.
+    fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4())
+    }
+
+    /// Lays the wire. `gate` is called with the interface on the host before any packet can pass it.
+    ///
+    /// # Errors
+    /// What could not be done; nothing is left behind then.
+    pub async fn lay<E: From<WireError>>(
+        &self,
+        inside: &Namespace,
+        gate: impl AsyncFnOnce(&Link) -> Result<(), E>,
+    ) -> Result<Link, E> {
+        let host = Netlink::open().map_err(WireError::from)?;
+        let laid = self.lay_on(&host, inside, gate).await;
+        if laid.is_err()
+            && let Err(error) = host.delete_link(&self.host_interface()).await
+        {
+            tracing::warn!(%error, endpoint = %self.endpoint, "a half-made interface stays behind");
+        }
+        laid
+    }
+
+    async fn lay_on<E: From<WireError>>(
+        &self,
+        host: &Netlink,
+        inside: &Namespace,
+        gate: impl AsyncFnOnce(&Link) -> Result<(), E>,
+    ) -> Result<Link, E> {
+        let (outer, inner) = self.make_pair(host, inside).await?;
+        gate(&outer).await?;
+        self.wire_host(host, &outer, &inner.mac).await?;
+        self.wire_inside(inside, &inner, &outer.mac).await?;
+        Ok(outer)
+    }
+
+    async fn make_pair(&self, host: &Netlink, inside: &Namespace) -> Result<(Link, Link), WireError> {
+        let name = self.host_interface();
+        // One of a life before this that ended in the middle.
+        host.delete_link(&name).await?;
+        let there = Netlink::open_in(inside)?;
+        if there.link(INSIDE).await.is_ok() {
+            return Err(WireError::Occupied(inside.path().display().to_string()));
+        }
+        let passing = name.replace(HOST_PREFIX, "svp");
+        host.add_veth(&name, &passing, self.mtu).await?;
+        let outer = host.link(&name).await?;
+        host.describe(&outer, &format!("selvedge endpoint {}", self.endpoint)).await?;
+        let peer = host.link(&passing).await?;
+        host.move_link(&peer, inside, INSIDE).await?;
+        Ok((outer, there.link(INSIDE).await?))
+    }
+
+    async fn wire_host(&self, host: &Netlink, outer: &Link, peer_mac: &[u8]) -> Result<(), WireError> {
+        forward_from(&outer.name)?;
+        host.set_link(outer, self.mtu, true).await?;
+        for &address in &self.addresses {
+            let gateway = self.gateway_for(address).ok_or(WireError::NoGateway(address))?;
+            // Every interface has the gateway's address: the endpoint finds it there with or without a TUN.
+            host.add_address(outer, Subnet::host(gateway)).await?;
+            host.add_neighbour(outer, address, peer_mac).await?;
+            host.add_route(Subnet::host(address), outer, None, Some(gateway)).await?;
+        }
+        Ok(())
+    }
+
+    async fn wire_inside(
+        &self,
+        inside: &Namespace,
+        inner: &Link,
+        gateway_mac: &[u8],
+    ) -> Result<(), WireError> {
+        let there = Netlink::open_in(inside)?;
+        if let Ok(loopback) = there.link("lo").await {
+            there.set_link(&loopback, loopback.mtu, true).await?;
+        }
+        inside.run(|| quiet(INSIDE)).map_err(NetError::from)??;
+        there.set_link(inner, self.mtu, true).await?;
+        for &address in &self.addresses {
+            let gateway = self.gateway_for(address).ok_or(WireError::NoGateway(address))?;
+            there.add_address(inner, Subnet::host(address)).await?;
+            there.add_neighbour(inner, gateway, gateway_mac).await?;
+            there.add_route(Subnet::host(gateway), inner, None, Some(address)).await?;
+        }
+        for range in &self.ranges {
+            let Some(source) = self.of_family(range.address.is_ipv4()).next() else { continue };
+            there.add_route(*range, inner, self.gateway_for(source), Some(source)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an endpoint could not be wired.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A setting could not be made.
+    #[error("{0}; is /proc/sys writable here?")]
+    Sysctl(#[from] sysctl::SysctlError),
+    /// The namespace has an endpoint already.
+    #[error("{0} is attached already: it has an interface {INSIDE}; detach its endpoint first")]
+    Occupied(String),
+    /// An address of a family of which the node has none.
+    #[error("the node has no overlay address to be the gateway of {0}")]
+    NoGateway(IpAddr),
+}
+
+/// Name of an endpoint's interface on the host.
+#[must_use]
+pub fn host_interface(endpoint: &EndpointId) -> String {
+    let digest = Sha256::digest(endpoint.to_string().as_bytes());
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    // 48 bits: two of a node's few hundred endpoints never share them.
+    format!("{HOST_PREFIX}{hex}")
+}
+
+/// Lets the kernel pass on what arrives from an endpoint. Everything that may pass was decided before, by
+/// the gate on the interface; the reverse path filter would ask a second time, and wrongly.
+fn forward_from(interface: &str) -> Result<(), WireError> {
+    use sysctl::Family::{V4, V6};
+    sysctl::set(V4, interface, "forwarding", "1")?;
+    sysctl::set(V4, interface, "rp_filter", "0")?;
+    quiet(interface)?;
+    // Since Linux 6.17 one interface can forward IPv6 without all others doing so too.
+    let one = sysctl::exists(V6, interface, "force_forwarding");
+    let (name, key) = if one { (interface, "force_forwarding") } else { ("all", "forwarding") };
+    if sysctl::exists(V6, name, key) {
+        sysctl::set(V6, name, key, "1")?;
+    }
+    Ok(())
+}
+
+/// No link-local addresses and no router advertisements: nothing on this wire is found by asking.
+fn quiet(interface: &str) -> Result<(), sysctl::SysctlError> {
+    use sysctl::Family::V6;
+    for (key, value) in
+        [("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_dad", "0")]
+    {
+        // Where IPv6 is switched off there is none of them, and nothing to switch off.
+        if sysctl::exists(V6, interface, key) {
+            sysctl::set(V6, interface, key, value)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_fit_and_differ() {
+        let name = |text: &str| host_interface(&EndpointId::new(text).expect("a name"));
+        assert_eq!(name("a").len(), 15);
+        assert_ne!(name("voting-svc-abc"), name("voting-svc-abd"));
+        assert_eq!(name("x"), name("x"));
+    }
+}
