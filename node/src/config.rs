@@ -341,6 +341,27 @@ mod tests {
         assert_eq!(again.certificates.lifetime, config.certificates.lifetime);
     }
 
+    /// Who writes the file may run the node, so this is about errors that can be read, and no panic.
+    #[test]
+    fn any_text_is_a_configuration_or_an_error() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/node");
+        let files = std::fs::read_dir(dir).expect("configurations").map(|file| file.expect("a file").path());
+        let mut seeds: Vec<_> = files.map(|path| std::fs::read(path).expect("a file")).collect();
+        seeds.push(NodeConfig::default().to_toml().into_bytes());
+        selvedge_fuzz::fuzz("configuration", &seeds, |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            match toml::from_str::<NodeConfig>(text) {
+                Ok(config) if config.check().is_ok() => {
+                    let printed = config.to_toml();
+                    let again: NodeConfig = toml::from_str(&printed).expect("what we print can be read");
+                    assert_eq!(again.to_toml(), printed);
+                }
+                Ok(_) => {}
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        });
+    }
+
     #[test]
     fn shipped_configurations_can_be_used() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/node");

@@ -8,13 +8,13 @@ use std::{
 };
 
 use selvedge_fabric::{
-    Epoch,
+    Epoch, UnixMs,
     command::Role,
     id::{Name, NodeName, ZoneName},
     key::{FabricId, Hash, PublicKey},
     statement::VoterSet,
 };
-use selvedge_transport::Credentials;
+use selvedge_transport::{Credentials, CredentialsError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -80,6 +80,31 @@ pub struct Contact {
     pub fabric: Vec<SocketAddr>,
     /// Where its gossip port is reached.
     pub gossip: Vec<SocketAddr>,
+}
+
+/// Why a certificate that this node was given is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// It cannot be shown to anybody.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// It is another node's.
+    #[error("the certificate is that of {found}, not of {expected}")]
+    Node {
+        /// This node.
+        expected: NodeName,
+        /// The one in the certificate.
+        found: NodeName,
+    },
+    /// It is for the other role.
+    #[error("the certificate is not that of a {0}")]
+    Role(Role),
+    /// It has ended.
+    #[error("the certificate ended {ago_s} s ago by the clock of this node: check the clocks of both nodes")]
+    Ended {
+        /// When, in seconds before now.
+        ago_s: u64,
+    },
 }
 
 /// Who this node is. Holds no secret: the keys are in files of their own.
@@ -267,6 +292,25 @@ impl Identity {
     #[must_use]
     pub fn credentials(&self, key: &NodeKey) -> Credentials {
         pki::node_credentials(&self.node_cert, &self.issuing_cert, &self.root_cert, key)
+    }
+
+    /// Checks that the certificate is one that this node can show now: whoever issued it may be broken, or
+    /// lie.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check_certificate(&self, key: &NodeKey, now_ms: UnixMs) -> Result<(), CertificateError> {
+        let leaf = self.credentials(key).check(&self.fabric)?;
+        if leaf.node != self.node {
+            return Err(CertificateError::Node { expected: self.node.clone(), found: leaf.node });
+        }
+        if leaf.processor != (self.role == Role::Processor) {
+            return Err(CertificateError::Role(self.role));
+        }
+        if leaf.not_after_ms <= now_ms {
+            return Err(CertificateError::Ended { ago_s: (now_ms - leaf.not_after_ms) / 1_000 });
+        }
+        Ok(())
     }
 
     /// The layout that this program writes.

@@ -83,7 +83,9 @@ impl Renewal {
                 None => match self.renew().await {
                     Ok(()) => {
                         failures = 0;
-                        Duration::ZERO
+                        // Never at once: a certificate that is due as soon as it is made would be renewed
+                        // without end.
+                        RETRY
                     }
                     Err(reason) => {
                         failures += 1;
@@ -102,36 +104,48 @@ impl Renewal {
     fn due(&self) -> Option<Duration> {
         let Ok(validity) = pki::validity(&self.identity.node_cert) else { return None };
         let now = clock::unix_ms();
-        let due = validity.not_before_ms + (validity.not_after_ms - validity.not_before_ms) / 3 * 2;
+        let due =
+            validity.not_before_ms + validity.not_after_ms.saturating_sub(validity.not_before_ms) / 3 * 2;
         (due > now).then(|| Duration::from_millis(due - now))
     }
 
     async fn renew(&mut self) -> Result<(), String> {
-        let certificate = match self.issuer.get() {
-            Ok(issuer) => issuer
-                .issue(&self.identity.node, self.identity.role, &self.key.public_key(), self.lifetime)
-                .map_err(|e| e.to_string())?,
+        self.identity = match self.issuer.get() {
+            Ok(issuer) => {
+                let (identity, key) = (&self.identity, self.key.public_key());
+                let issued = issuer.issue(&identity.node, identity.role, &key, self.lifetime);
+                self.with(issued.map_err(|e| e.to_string())?)?
+            }
             Err(_) => self.ask_others().await?,
         };
-        self.identity.node_cert = certificate;
         self.credentials.send_replace(Arc::new(self.identity.credentials(&self.key)));
         tracing::info!("certificate renewed");
         // The new certificate is in use already; the old one on disk would only be renewed again.
         self.identity.save(&self.dir).map_err(|e| e.to_string())
     }
 
-    async fn ask_others(&self) -> Result<Vec<u8>, String> {
+    /// This node with another certificate, if that is one it can show.
+    fn with(&self, certificate: Vec<u8>) -> Result<Identity, String> {
+        let identity = Identity { node_cert: certificate, ..self.identity.clone() };
+        identity.check_certificate(&self.key, clock::unix_ms()).map_err(|e| e.to_string())?;
+        Ok(identity)
+    }
+
+    /// What a processor answered, if it is of use.
+    fn read(&self, reply: &[u8]) -> Result<Identity, String> {
+        let reply: RenewReply = serde_json::from_slice(reply).map_err(|e| e.to_string())?;
+        self.with(reply.certificate)
+    }
+
+    async fn ask_others(&self) -> Result<Identity, String> {
         let csr = pki::csr(&self.key).map_err(|e| e.to_string())?;
         let body = serde_json::to_vec(&RenewRequest { csr }).map_err(|e| e.to_string())?;
         let mut problems = Vec::new();
         for node in self.processors() {
             let answer = self.transport.request(&node, Alpn::Renew, body.clone().into(), ASK_TIMEOUT).await;
-            match answer {
-                Ok(bytes) => {
-                    let reply: RenewReply = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-                    return Ok(reply.certificate);
-                }
-                Err(error) => problems.push(format!("{node}: {error}")),
+            match answer.map_err(|e| e.to_string()).and_then(|bytes| self.read(&bytes)) {
+                Ok(identity) => return Ok(identity),
+                Err(why) => problems.push(format!("{node}: {why}")),
             }
         }
         Err(if problems.is_empty() { "no processor is known".to_owned() } else { problems.join("; ") })

@@ -92,6 +92,17 @@ impl Ready {
     }
 }
 
+impl Credentials {
+    /// Whether a node of `fabric` can show these: the leaf leads to the root, is of the fabric, and the key
+    /// is its key. Whether it is valid now is another question.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self, fabric: &Name) -> Result<Leaf, CredentialsError> {
+        Ready::new(self, fabric, 0).map(|ready| ready.leaf)
+    }
+}
+
 /// The node's own credentials as they are now.
 pub(crate) struct LocalIdentity {
     fabric: Name,

@@ -94,7 +94,11 @@ impl VoterSet {
         Ok(())
     }
 
-    pub(super) fn check_size(&self) -> Result<(), BundleError> {
+    /// Whether there are voters, and no more than there may be.
+    ///
+    /// # Errors
+    /// When there are none, or too many.
+    pub fn check_size(&self) -> Result<(), BundleError> {
         match self.voters.len() {
             0 => Err(BundleError::Malformed("a set without voters".to_owned())),
             count if count > MAX_VOTERS => {

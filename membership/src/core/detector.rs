@@ -3,7 +3,8 @@
 //! What this adds to foca: its timers on the caller's clock; an identity of node id and incarnation, so
 //! that a node that was declared down comes back under the next one; and a look at every packet before
 //! foca sees it. The sender must be who the authenticated connection says, and members that are not
-//! admitted processors are taken out, so nobody can grow the member list with inventions.
+//! admitted processors are taken out, so nobody can grow the member list with inventions. Nothing is sent to
+//! others either, whoever asks for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -294,7 +295,8 @@ impl Detector {
 
     fn drain(&mut self, now_ms: u64) {
         while let Some((to, data)) = self.runtime.to_send() {
-            if self.transmits.len() < MAX_TRANSMITS {
+            // A member may ask to probe for it, or to relay, and name whom it likes.
+            if self.members.contains(&to.node) && self.transmits.len() < MAX_TRANSMITS {
                 self.transmits.push_back((to.node, data));
             }
         }

@@ -8,7 +8,10 @@ use selvedge_fabric::{command::Role, key::Signer, token::JoinTokenText};
 use crate::{
     clock,
     config::NodeConfig,
-    enroll::client::{self, Joining},
+    enroll::{
+        answer,
+        client::{self, Joining},
+    },
     files,
     identity::{DataDir, Identity, IdentityError, Machine},
     pki::{self, NodeKey, SealingKey},
@@ -106,24 +109,9 @@ async fn join(config: &NodeConfig, dir: &DataDir, advertised: &[SocketAddr]) -> 
     };
     tracing::info!(node = %name, zone = %token.zone, role = %token.role, "joining fabric {}", token.fabric_name);
     let reply = client::join(&joining).await?;
-    let identity = Identity {
-        layout: Identity::layout(),
-        fabric: reply.params.name.clone(),
-        fabric_id: reply.params.id,
-        epoch: reply.epoch,
-        voters: Some(reply.voters),
-        node: name,
-        role: token.role,
-        zone: token.zone.clone(),
-        machine: Machine::this(),
-        root_cert: reply.params.root_cert,
-        issuing_cert: reply.params.issuing_cert,
-        node_cert: reply.certificate,
-        contacts: reply.contacts,
-    };
-    if pki::certified_key(&identity.node_cert)? != key.public_key() {
-        bail!("the seed answered with a certificate for another key: nothing was kept");
-    }
+    let identity = answer::identity(reply, &token, name, &key, clock::unix_ms()).context(
+        "the answer of the seed makes no sense and nothing of it was kept: join through another one",
+    )?;
     identity.save(dir)?;
     tracing::info!(node = %identity.node, "joined");
     Ok(Admitted { identity, key, sealing })

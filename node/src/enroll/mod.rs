@@ -5,7 +5,11 @@
 //! it has just made. The seed checks the token, has the admission agreed by Raft, so that a use count
 //! is exact, and answers with a certificate and what is needed to find everybody else.
 
+pub mod answer;
 pub mod client;
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile;
 pub mod server;
 
 use std::net::SocketAddr;

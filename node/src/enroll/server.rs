@@ -244,6 +244,13 @@ impl Enroller {
     }
 }
 
+/// All that can be said of a request without the quorum.
+#[cfg(test)]
+pub(super) fn check(policy: &PolicyState, request: &JoinRequest, now_ms: UnixMs) -> Result<(), String> {
+    check_fabric(policy, request)?;
+    check_request(policy, request, now_ms)
+}
+
 fn check_fabric(policy: &PolicyState, request: &JoinRequest) -> Result<(), String> {
     let params = policy.params.as_ref().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
     if params.id == request.fabric {

@@ -51,6 +51,12 @@ struct Kept {
     bundle: Bundle,
 }
 
+impl Kept {
+    fn encode(&self) -> Result<Vec<u8>, BundleError> {
+        postcard::to_extend(self, vec![FILE_VERSION]).map_err(|e| BundleError::Malformed(e.to_string()))
+    }
+}
+
 /// Follows the policy. The tasks that do are in [`super::poll`].
 pub struct Follower {
     me: NodeName,
@@ -226,15 +232,14 @@ fn take(bytes: &[u8], mut trusted: Trusted, have: Revision, path: &Path) -> Resu
     trusted.voters = voters;
     bundle.chain.clear();
     let kept = Kept { trusted, bundle };
-    let mut file = vec![FILE_VERSION];
-    file.extend(postcard::to_stdvec(&kept).map_err(|e| BundleError::Malformed(e.to_string()))?);
+    let file = kept.encode()?;
     let stored = files::write_private(path, &file);
     Ok(Taken { trusted: kept.trusted, policy, stored })
 }
 
 /// Reads the copy on disk: of this fabric, not older than the identity, and as good as on the day it
 /// was taken.
-fn read(bytes: &[u8], joined: &Trusted) -> Result<(Trusted, Verified), String> {
+pub(super) fn read(bytes: &[u8], joined: &Trusted) -> Result<(Trusted, Verified), String> {
     let Some((&FILE_VERSION, body)) = bytes.split_first() else {
         return Err("not a policy copy that this version knows".to_owned());
     };
@@ -248,4 +253,10 @@ fn read(bytes: &[u8], joined: &Trusted) -> Result<(Trusted, Verified), String> {
     }
     let verified = verify(&bundle, &trusted, 0).map_err(|e| e.to_string())?;
     Ok((trusted, verified))
+}
+
+/// The file that a node which trusts `trusted` keeps of `bundle`.
+#[cfg(test)]
+pub(super) fn keep(trusted: &Trusted, bundle: &Bundle) -> Vec<u8> {
+    Kept { trusted: trusted.clone(), bundle: bundle.clone() }.encode().expect("encodes")
 }

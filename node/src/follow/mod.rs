@@ -12,6 +12,9 @@
 //! * [`source`]: replica or follower, behind one face.
 
 pub mod follower;
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile;
 pub mod poll;
 pub mod serve;
 pub mod source;
