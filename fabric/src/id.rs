@@ -86,6 +86,12 @@ impl ZoneName {
         &self.cloud
     }
 
+    /// Whether `other` is this zone or, when this one stands for a whole cloud, lies in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.cloud == other.cloud && (self.region.is_none() || self.region == other.region)
+    }
+
     /// The region, if the zone names one.
     #[must_use]
     pub const fn region(&self) -> Option<&Name> {

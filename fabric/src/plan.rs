@@ -9,10 +9,11 @@ use std::{
 
 use crate::{
     Revision, UnixMs,
+    command::Role,
     compile::VerdictTables,
     id::{ContractRef, EndpointId, NodeName, ServiceRef, ZoneName},
-    key::Hash,
-    object::Protocol,
+    key::{Hash, NodeId, PublicKey},
+    object::{PathSpec, Protocol},
     record::Health,
 };
 
@@ -31,12 +32,84 @@ pub struct Plan {
     pub verdicts: Arc<VerdictTables>,
     /// Addresses of endpoints and the services behind them.
     pub identities: BTreeMap<IpAddr, Bound>,
+    /// How packets reach other nodes.
+    pub routing: Arc<Routing>,
     /// What the DNS answers.
     pub zone: Zone,
     /// What people should know.
     pub alarms: Vec<Alarm>,
     /// When the plan must be computed again although nothing happened: a contract ends, a proof ends.
     pub next_deadline_ms: Option<UnixMs>,
+}
+
+/// How packets reach other nodes, and what the router judges them by: the half of the plan that the
+/// overlay applies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The revision of intent.
+    pub revision: Revision,
+    /// This node; `None` while it is not admitted, which forwards nothing.
+    pub me: Option<NodeId>,
+    /// Every admitted node that is not revoked.
+    pub nodes: BTreeMap<NodeId, RouteNode>,
+    /// Whose an overlay address is.
+    pub owners: BTreeMap<IpAddr, Owner>,
+    /// Links between other nodes, as they measure them: by (who measures, the other end).
+    pub measured: BTreeMap<(NodeId, NodeId), LinkQuality>,
+    /// Declared links, the lower id first. `None`: there is none, links between processors are automatic.
+    pub declared: Option<BTreeMap<(NodeId, NodeId), DeclaredLink>>,
+    /// Constraints on the paths of contracts that have some.
+    pub paths: BTreeMap<ContractRef, PathSpec>,
+    /// Zones whose processors do not carry a contract's packets for others.
+    pub refusals: BTreeMap<ContractRef, Vec<ZoneName>>,
+    /// Who may talk to whom.
+    pub verdicts: Arc<VerdictTables>,
+}
+
+/// A node as the router sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Whether it may carry packets for others.
+    pub role: Role,
+    /// Where it is.
+    pub zone: ZoneName,
+    /// X25519 key under which packets for it are sealed.
+    pub sealing_key: PublicKey,
+    /// Whether nothing speaks against it; a node that is down carries nothing.
+    pub up: bool,
+    /// The revision it says it enforces.
+    pub revision: Option<Revision>,
+    /// Its own addresses.
+    pub addresses: Addresses,
+}
+
+/// Whose an overlay address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The node.
+    pub node: NodeId,
+    /// The service behind it; `None` for the node's own address.
+    pub identity: Option<selvedge_abi::Identity>,
+}
+
+/// What was measured on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkQuality {
+    /// Smoothed round trip, microseconds.
+    pub rtt_us: u32,
+    /// Lost probes, per thousand.
+    pub loss_permille: u16,
+}
+
+/// What intent says of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeclaredLink {
+    /// Routing cost; lower is preferred.
+    pub cost: u16,
+    /// Administrative state.
+    pub enabled: bool,
 }
 
 /// Who is behind an address.

@@ -222,6 +222,7 @@ pub(crate) fn view_of(policy: &PolicyState, me: &str) -> View {
         rtt_us: None,
         enforced: None,
         load: None,
+        links: Vec::new(),
         heard_ms: Some(NOW_MS - 1),
         quarantined: false,
         endpoints: std::collections::BTreeMap::new(),

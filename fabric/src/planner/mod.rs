@@ -40,6 +40,7 @@ use crate::{
 mod alarms;
 mod candidates;
 mod reach;
+mod routing;
 mod targets;
 
 #[cfg(test)]
@@ -129,6 +130,8 @@ pub fn plan_with(
     let (mut alarms, next_alarm_ms) = alarms::raise(policy, view, prepared, now_ms);
     alarms.extend(candidates.conflicts.iter().cloned());
     alarms.sort();
+    let identities = identities(&candidates);
+    let routing = Arc::new(routing::routing(policy, view, local, &identities, &prepared.verdicts));
     let deadlines = [prepared.until_ms, candidates.next_end_ms, next_alarm_ms];
     Plan {
         revision: policy.revision,
@@ -136,7 +139,8 @@ pub fn plan_with(
         generation: view.generation,
         at_ms: now_ms,
         verdicts: Arc::clone(&prepared.verdicts),
-        identities: identities(&candidates),
+        identities,
+        routing,
         zone: zone(prepared, policy, view, local, &candidates, now_ms),
         alarms,
         next_deadline_ms: deadlines.into_iter().flatten().min(),

@@ -8,7 +8,7 @@ use crate::{
     UnixMs,
     id::{EndpointId, Name, NodeName},
     key::PublicKey,
-    record::{EndpointFact, Enforced, Load},
+    record::{EndpointFact, Enforced, LinkFact, Load},
 };
 
 mod verify;
@@ -55,6 +55,8 @@ pub struct NodeView {
     pub enforced: Option<Enforced>,
     /// Its load.
     pub load: Option<Load>,
+    /// The links that it measures.
+    pub links: Vec<LinkFact>,
     /// When a fact of it was last heard, by this node's clock. May lie before this node's start.
     pub heard_ms: Option<UnixMs>,
     /// Two live holders of its key: none of its facts are used.

@@ -12,7 +12,7 @@ use selvedge_fabric::{
     id::{EndpointId, NodeName},
     key::{NodeId, TokenId},
     policy::{Admission, PolicyState},
-    record::{Body, EndpointFact, Enforced, Load, Presence, Topic},
+    record::{Body, EndpointFact, Enforced, LinkFact, Load, Presence, Topic},
     view::{EndpointError, Liveness, NodeView, View, verify_endpoint},
 };
 
@@ -149,6 +149,7 @@ impl ViewBuilder {
             rtt_us: inputs.rtt_us.get(&id).copied(),
             enforced: facts.enforced,
             load: facts.load,
+            links: facts.links.to_vec(),
             heard_ms: facts.heard_ms,
             quarantined,
             endpoints,
@@ -221,6 +222,7 @@ struct Facts<'a> {
     presence: Option<&'a Presence>,
     enforced: Option<Enforced>,
     load: Option<Load>,
+    links: &'a [LinkFact],
     heard_ms: Option<UnixMs>,
 }
 
@@ -233,7 +235,8 @@ impl<'a> Facts<'a> {
                 Body::Presence(presence) => facts.presence = Some(presence),
                 Body::Enforced(enforced) => facts.enforced = Some(*enforced),
                 Body::Load(load) => facts.load = Some(*load),
-                Body::Endpoints(_) | Body::Observations(_) | Body::Links(_) => {}
+                Body::Links(links) => facts.links = links,
+                Body::Endpoints(_) | Body::Observations(_) => {}
             }
         }
         facts
@@ -247,6 +250,9 @@ fn essence(view: &View) -> View {
         node.heard_ms = None;
         node.rtt_us = None;
         node.load = None;
+        for link in &mut node.links {
+            (link.rtt_us, link.loss_permille) = (0, 0);
+        }
     }
     view
 }

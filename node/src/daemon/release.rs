@@ -98,6 +98,7 @@ mod tests {
             rtt_us: None,
             enforced,
             load: None,
+            links: Vec::new(),
             heard_ms: None,
             quarantined: false,
             endpoints: std::collections::BTreeMap::new(),
