@@ -88,14 +88,24 @@ fn alpn_of(connection: &quinn::Connection) -> Option<Alpn> {
     Alpn::from_wire(data.protocol.as_deref()?)
 }
 
-/// Tells of a peer whose certificate or ALPN our TLS refused. Everything else that ends a handshake
-/// (a client that went away, garbage) is only counted: it costs its sender nothing.
+/// Tells of a peer whose certificate or ALPN our TLS refused, and of one that refused ours. Everything else
+/// that ends a handshake (a client that went away, garbage) is only counted: it costs its sender nothing.
 pub(crate) fn report(shared: &Shared, remote: std::net::SocketAddr, error: &ConnectionError) {
-    if let ConnectionError::TransportError(refused) = error
-        && is_tls_alert(refused.code)
-    {
-        count(&shared.tally.peers_refused);
-        let text = format!("{remote}: {}", refused.reason);
-        shared.refusals.refused(&remote.ip().to_string(), "tls", &text);
+    let subject = remote.ip().to_string();
+    match error {
+        ConnectionError::TransportError(refused) if is_tls_alert(refused.code) => {
+            count(&shared.tally.peers_refused);
+            shared.refusals.refused(&subject, "tls", &format!("{remote}: {}", refused.reason));
+        }
+        ConnectionError::ConnectionClosed(close) if is_tls_alert(close.error_code) => {
+            // Its words are left out: they would be a stranger's, in our log.
+            let alert = u64::from(close.error_code) & 0xff;
+            let text = format!(
+                "{remote} does not accept the certificate of this node (TLS alert {alert}): it is of another \
+                 fabric, or its join token pins another CA"
+            );
+            shared.refusals.refused(&subject, "refused-by-peer", &text);
+        }
+        _ => {}
     }
 }

@@ -88,6 +88,7 @@ fn drill() -> anyhow::Result<()> {
     let elsewhere = Newcomer::join("elsewhere", &fresh(first, "1h")?.1, &["--zone", "aws"])?;
     refused("elsewhere", elsewhere, &["zone gcp", "zone aws"])?;
     refused("wrong-ca", wrong_ca, &["no seed admitted", "CA is not the one"])?;
+    event(first, "peer-refused", &["does not accept the certificate of this node", "pins another CA"])?;
 
     let after = run(first, &["members"])?;
     let count = |text: &str| text.lines().count();

@@ -158,6 +158,7 @@ impl Enroller {
             token: Some(request.token),
             sealed_issuer,
         };
+        let known = policy.nodes.get(&request.name).is_some_and(|node| node.key == key);
         self.admit(admit).await?;
         if !request.addresses.is_empty() {
             self.transport.book().set(&request.name, request.addresses.clone());
@@ -165,18 +166,26 @@ impl Enroller {
         let certificate = issuer
             .issue(&request.name, request.role, &key, self.lifetime)
             .map_err(|e| format!("{TRY_ANOTHER} {e}"))?;
-        self.events.emit(
-            Severity::Info,
-            "node-admitted",
-            request.name.as_str(),
-            format!("{} in zone {} with token {}", request.role, request.zone, request.token),
-        );
+        self.tell_admitted(&request, known);
         let params = policy.params.clone().ok_or_else(|| format!("{TRY_ANOTHER} no policy here yet"))?;
         let voters =
             self.replica.voters().ok_or_else(|| format!("{TRY_ANOTHER} no voters known here yet"))?;
         let reply =
             JoinReply { params, epoch: voters.epoch, voters, certificate, contacts: self.contacts(&policy) };
         serde_json::to_vec(&reply).map(Bytes::from).map_err(|e| e.to_string())
+    }
+
+    /// A node whose answer was lost asks again. So does who recorded its request; that grants nothing, since
+    /// the certificate is for the key that asked first, and no use of the token is counted.
+    fn tell_admitted(&self, request: &JoinRequest, again: bool) {
+        let what = format!("{} in zone {} with token {}", request.role, request.zone, request.token);
+        let (severity, code, message) = if again {
+            let message = format!("{what}: it was admitted already, with this key, and asked again");
+            (Severity::Warning, "join-repeated", message)
+        } else {
+            (Severity::Info, "node-admitted", what)
+        };
+        self.events.emit(severity, code, request.name.as_str(), message);
     }
 
     /// A policy that knows the token, if any does: one made a moment ago on another node may not have

@@ -10,18 +10,18 @@ use selvedge_fuzz::fuzz;
 
 use super::{Answer, Ask, QuorumWord, decode, encode, follower};
 
-const FABRIC: FabricId = FabricId([1; 16]);
+pub(super) const FABRIC: FabricId = FabricId([1; 16]);
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])
 }
 
-fn set(sequence: u64, voters: [u8; 3]) -> VoterSet {
+pub(super) fn set(sequence: u64, voters: [u8; 3]) -> VoterSet {
     VoterSet { epoch: 0, sequence, voters: voters.map(|n| key(n).public_key()).into() }
 }
 
 /// A bundle that `signers` signed for the voters `of`, by way of a succession when they are not the first.
-fn bundle(revision: u64, of: &VoterSet, signers: &[u8]) -> Bundle {
+pub(super) fn bundle(revision: u64, of: &VoterSet, signers: &[u8]) -> Bundle {
     let params = FabricParams {
         name: "test".parse().expect("a name"),
         id: FABRIC,

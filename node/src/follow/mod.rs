@@ -15,6 +15,9 @@ pub mod follower;
 #[cfg(test)]
 #[path = "hostile_tests.rs"]
 mod hostile;
+#[cfg(test)]
+#[path = "lying_tests.rs"]
+mod lying;
 pub mod poll;
 pub mod serve;
 pub mod source;

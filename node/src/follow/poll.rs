@@ -117,6 +117,12 @@ impl Following {
         outcome
     }
 
+    /// Asks one processor, whatever comes of it.
+    #[cfg(test)]
+    pub(super) async fn ask_once(&self, node: &NodeName) {
+        self.ask(node).await;
+    }
+
     /// Tells of a bundle that was not taken. Who hands out what no majority signed is broken or worse.
     fn refuse(&self, node: &NodeName, error: &FollowError) -> String {
         let (severity, code, message) = match error {

@@ -1,130 +1,35 @@
 //! Joins that are refused, by a whole processor: what the one who asked is told, and what others see.
 
-use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use selvedge_fabric::{
     command::Role,
-    key::{FabricId, TokenId},
+    key::{FabricId, Signer, TokenId},
     token::{JoinTokenText, Secret},
 };
 use selvedge_node::{
-    InitOptions, NodeConfig,
-    config::{Listen, Profile, Timers},
-    enroll::client::{JoinError, Joining, join},
+    enroll::{
+        JOIN_VERSION, JoinReply, JoinRequest,
+        client::{JoinError, Joining, join},
+    },
     pki::{self, NodeKey, SealingKey},
 };
+use selvedge_transport::join_request;
 use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use crate::api::client::Client;
+use crate::whole::{PATIENCE, Running, found};
 
-/// Long enough for a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn udp() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+async fn join_token(founder: &Running, uses: u32, ttl_ms: u64) -> JoinTokenText {
+    let request = json!({"kind": "join", "role": "processor", "zone": "azr", "uses": uses, "ttl_ms": ttl_ms});
+    JoinTokenText::parse(&founder.token(request).await).unwrap()
 }
 
-fn tcp() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// The first processor of a fabric.
-pub(crate) struct Founder {
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-    socket: PathBuf,
-}
-
-/// Makes a fabric in a new directory below `dir`.
-pub(crate) fn found(dir: &Path, node: &str) -> NodeConfig {
-    let config = NodeConfig {
-        name: Some(node.parse().unwrap()),
-        data_dir: dir.join(node),
-        listen: Listen {
-            fabric: udp(),
-            gossip: udp(),
-            api: tcp(),
-            dns: vec![tcp()],
-            workload_api: tcp(),
-            socket: dir.join(format!("{node}.sock")),
-        },
-        timers: Timers { profile: Profile::Local },
-        ..NodeConfig::default()
-    };
-    selvedge_node::init(&InitOptions {
-        fabric: "demo".parse().unwrap(),
-        node: node.parse().unwrap(),
-        zone: "aws".parse().unwrap(),
-        data_dir: config.data_dir.clone(),
-        suffix: "fabric.internal".to_owned(),
-        ipv4_pool: "100.64.0.0/10".to_owned(),
-        ipv4_block_len: 24,
-        certificate_lifetime: Duration::from_secs(24 * 3600),
-    })
-    .unwrap();
-    config
-}
-
-impl Founder {
-    pub(crate) async fn start(config: NodeConfig) -> Self {
-        let (stop, socket) = (CancellationToken::new(), config.listen.socket.clone());
-        let task = tokio::spawn(selvedge_node::run(config, stop.clone()));
-        let founder = Self { stop, task, socket };
-        founder.ready().await;
-        founder
+async fn refuses(founder: &Running, token: &JoinTokenText, name: &str, words: &str) {
+    match ask(token, name).await {
+        Err(JoinError::Refused { reason, .. }) => assert!(reason.contains(words), "{words}: {reason}"),
+        other => panic!("{words}: {:?}", other.map(|_| "admitted")),
     }
-
-    pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-
-    async fn ready(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            assert!(Instant::now() < deadline && !self.task.is_finished(), "the processor does not start");
-            if tokio::net::UnixStream::connect(&self.socket).await.is_ok() {
-                let status = Client::unix(&self.socket).await.get("/v1/status").await.json();
-                // A quorum of one is there before the fabric's first command is committed.
-                if status["quorum"] == true && status["ready"] == true {
-                    return;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn join_token(&self, ttl_ms: u64) -> JoinTokenText {
-        let request = json!({"kind": "join", "role": "processor", "zone": "azr", "ttl_ms": ttl_ms});
-        let reply = Client::unix(&self.socket).await.post_json("/v1/tokens", request).await.json();
-        let text = reply["token"].as_str().unwrap_or_else(|| panic!("{reply}"));
-        JoinTokenText::parse(text).unwrap()
-    }
-
-    /// Whether a refused join was told with these words.
-    async fn told(&self, words: &str) -> bool {
-        let events = Client::unix(&self.socket).await.get("/v1/events").await.json();
-        let mut events = events.as_array().unwrap().iter();
-        events.any(|e| {
-            e["code"] == "join-refused"
-                && e["severity"] == "security"
-                && e["message"].as_str().unwrap().contains(words)
-        })
-    }
-
-    async fn refuses(&self, token: &JoinTokenText, name: &str, words: &str) {
-        match ask(token, name).await {
-            Err(JoinError::Refused { reason, .. }) => assert!(reason.contains(words), "{words}: {reason}"),
-            other => panic!("{words}: {:?}", other.map(|_| "admitted")),
-        }
-        assert!(self.told(words).await, "no event says {words:?}");
-    }
+    assert!(founder.told("security", "join-refused", words).await, "no event says {words:?}");
 }
 
 /// Asks to join with a new key.
@@ -143,28 +48,66 @@ async fn ask(token: &JoinTokenText, name: &str) -> Result<(), JoinError> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_joins_are_refused_and_seen() {
     let dir = tempfile::tempdir().unwrap();
-    let founder = Founder::start(found(dir.path(), "p1")).await;
+    let founder = Running::founder(&found(dir.path(), "p1")).await;
 
-    let short = founder.join_token(5_000).await;
+    let short = join_token(&founder, 1, 5_000).await;
     tokio::time::sleep(Duration::from_millis(5_020)).await;
-    founder.refuses(&short, "late", "has expired").await;
+    refuses(&founder, &short, "late", "has expired").await;
 
-    let good = founder.join_token(3_600_000).await;
+    let good = join_token(&founder, 1, 3_600_000).await;
     let other_zone = JoinTokenText { zone: "gcp".parse().unwrap(), ..good.clone() };
-    founder.refuses(&other_zone, "p2", "admits to zone azr, not gcp").await;
+    refuses(&founder, &other_zone, "p2", "admits to zone azr, not gcp").await;
     let other_role = JoinTokenText { role: Role::Workload, ..good.clone() };
-    founder.refuses(&other_role, "p2", "admits a processor, not a workload").await;
+    refuses(&founder, &other_role, "p2", "admits a processor, not a workload").await;
     let guessed = JoinTokenText { secret: Secret::new([7; 32]), ..good.clone() };
-    founder.refuses(&guessed, "p2", "wrong secret").await;
+    refuses(&founder, &guessed, "p2", "wrong secret").await;
     let unknown = JoinTokenText { id: TokenId([7; 9]), ..good.clone() };
-    founder.refuses(&unknown, "p2", "unknown or revoked").await;
+    refuses(&founder, &unknown, "p2", "unknown or revoked").await;
     let foreign = JoinTokenText { fabric: FabricId([7; 16]), ..good.clone() };
-    founder.refuses(&foreign, "p2", "of another").await;
+    refuses(&founder, &foreign, "p2", "of another").await;
 
-    founder.refuses(&good, "p1", "there is a node p1 already").await;
+    refuses(&founder, &good, "p1", "there is a node p1 already").await;
     ask(&good, "p2").await.unwrap();
-    founder.refuses(&good, "p3", "used up").await;
-    founder.refuses(&good, "p2", "p2 already").await;
+    refuses(&founder, &good, "p3", "used up").await;
+    refuses(&founder, &good, "p2", "p2 already").await;
 
+    founder.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_is_replayed_grants_nothing_and_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let founder = Running::founder(&found(dir.path(), "p1")).await;
+    let token = join_token(&founder, 2, 3_600_000).await;
+    let key = NodeKey::generate().unwrap();
+    let request = JoinRequest {
+        version: JOIN_VERSION,
+        fabric: token.fabric,
+        token: token.id,
+        secret: token.secret.expose().to_vec(),
+        name: "p2".parse().unwrap(),
+        role: token.role,
+        zone: token.zone.clone(),
+        csr: pki::csr(&key).unwrap(),
+        sealing_key: SealingKey::generate().unwrap().public_key(),
+        addresses: Vec::new(),
+    };
+    let body = serde_json::to_vec(&request).unwrap();
+    let seed = tokio::net::lookup_host(token.seeds[0].to_string()).await.unwrap().next().unwrap();
+    let mut revisions = Vec::new();
+    for _ in 0..2 {
+        let reply = join_request(seed, &token.ca_pin, body.clone().into(), PATIENCE).await.unwrap();
+        let reply: JoinReply = serde_json::from_slice(&reply).unwrap();
+        assert_eq!(pki::certified_key(&reply.certificate).unwrap(), key.public_key());
+        revisions.push(founder.get("/v1/status").await["revision"].clone());
+        let tokens = founder.get("/v1/tokens").await;
+        let mut tokens = tokens.as_array().unwrap().iter();
+        let id = token.id.to_string();
+        let used = tokens.find(|t| id.contains(t["id"].as_str().unwrap())).unwrap();
+        assert_eq!(used["uses_left"], 1, "{used}");
+    }
+    assert_eq!(revisions[0], revisions[1], "nothing changed by the repetition");
+    assert!(founder.told("info", "node-admitted", "azr").await);
+    assert!(founder.told("warning", "join-repeated", "admitted already").await);
     founder.stop().await;
 }

@@ -5,5 +5,6 @@ mod api;
 mod follow;
 mod join;
 mod start;
+mod whole;
 mod wiring;
 mod workload;

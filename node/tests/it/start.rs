@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::join::{Founder, found};
+use crate::whole::{Running, found};
 
 #[tokio::test]
 async fn a_key_of_another_node_is_refused_with_both_files_named() {
@@ -18,7 +18,7 @@ async fn a_key_of_another_node_is_refused_with_both_files_named() {
 async fn a_processor_whose_replica_is_gone_does_not_start_with_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
     let config = found(dir.path(), "p1");
-    Founder::start(config.clone()).await.stop().await;
+    Running::founder(&config).await.stop().await;
     std::fs::remove_dir_all(config.data_dir.join("raft")).unwrap();
     let error = selvedge_node::run(config, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("p1/raft is gone") && error.contains("selvedge node remove"), "{error}");

@@ -200,6 +200,7 @@ async fn a_joining_node_believes_only_a_processor_under_the_pinned_root() {
         |seed, pin| async move { join_request(seed, &pin, Bytes::from_static(b"secret"), DEADLINE).await };
     let why = not_admitted(ask(server.transport.local_addr(), other.pin()).await);
     assert!(why.contains("not the one whose pin"), "{why}");
+    told(&server, "pins another CA").await;
     let mut leaf = ca.leaf("w");
     leaf.processor = false;
     let workload = Node::start(&ca, ca.credentials_with(&leaf, &TestCa::node_key()));
