@@ -9,11 +9,23 @@ use std::{
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {path}: {source}")]
+#[error("cannot {what} {path}: {source}{}", remedy(source))]
 pub struct FileError {
     what: &'static str,
     path: PathBuf,
     source: io::Error,
+}
+
+/// What to do, where the system's word alone does not say it.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; a node must be able to write there: mount it writable, or choose another data directory"
+        }
+        io::ErrorKind::PermissionDenied => "; run as the owner of it, or choose another data directory",
+        io::ErrorKind::StorageFull => "; make room on its disk",
+        _ => "",
+    }
 }
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FileError + 'a {

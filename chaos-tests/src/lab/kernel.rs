@@ -64,6 +64,14 @@ pub fn mount_memory(place: &Path, mebibytes: u32) -> anyhow::Result<()> {
     run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &place.to_string_lossy()])
 }
 
+/// Makes the file system at `place`, a mount of its own, read-only.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn make_read_only(place: &Path) -> anyhow::Result<()> {
+    run("mount", &["-o", "remount,ro", &place.to_string_lossy()])
+}
+
 fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     let output =
         Command::new(program).args(args).output().with_context(|| format!("cannot run {program}"))?;

@@ -5,8 +5,8 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
 use selvedge_chaos_tests::lab::{
-    Finished, Lab, LabNode, Newcomer, Options, PATIENCE, ask, event, eventually,
-    kernel::{Own, mount_memory, with_own},
+    Finished, Lab, LabNode, Newcomer, Options, PATIENCE, ask, binary, event, eventually,
+    kernel::{Own, make_read_only, mount_memory, with_own},
     write_domain,
 };
 
@@ -228,4 +228,43 @@ fn refuses_or_waits(node: &mut LabNode) -> anyhow::Result<()> {
 #[test]
 fn a_full_disk_loses_nothing() {
     with_own(Own::Mounts, full_disk).expect("the drill passes");
+}
+
+/// Runs `selvedge fabric init` for a first node whose data directory is `place`.
+fn init(place: &Path) -> anyhow::Result<Finished> {
+    let started = std::time::Instant::now();
+    let mut command = Command::new(binary::selvedge()?);
+    command.args(["fabric", "init", "--name", "demo", "--node", "p1", "--zone", "aws", "--data-dir"]);
+    let output = command.arg(place).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Finished {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+        took: started.elapsed(),
+    })
+}
+
+fn read_only() -> anyhow::Result<()> {
+    let disk = tempfile::tempdir()?;
+    mount_memory(disk.path(), DISK_MEBIBYTES)?;
+    let (made, new) = (disk.path().join("made"), disk.path().join("new"));
+    let first = init(&made)?;
+    ensure!(first.code == 0, "{}", first.stderr);
+    make_read_only(disk.path())?;
+    let words = |place: &Path| [place.display().to_string(), "mount it writable".to_owned()];
+    for (what, place) in
+        [("init in a new directory", &new), ("init in one that is there", &disk.path().to_owned())]
+    {
+        let words = words(place);
+        said_clearly(what, &init(place)?, &words.each_ref().map(String::as_str))?;
+    }
+    let ended = Newcomer::run(&made.join("node.toml"))?.ends()?;
+    let words = words(&made);
+    said_clearly("node run", &ended, &words.each_ref().map(String::as_str))
+}
+
+#[test]
+fn a_read_only_directory_is_named_with_what_to_do() {
+    with_own(Own::Mounts, read_only).expect("the drill passes");
 }
