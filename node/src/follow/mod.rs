@@ -12,15 +12,11 @@
 //! * [`source`]: replica or follower, behind one face.
 
 pub mod follower;
-#[cfg(test)]
-#[path = "hostile_tests.rs"]
-mod hostile;
-#[cfg(test)]
-#[path = "lying_tests.rs"]
-mod lying;
 pub mod poll;
 pub mod serve;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 use selvedge_fabric::{Revision, id::NodeName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

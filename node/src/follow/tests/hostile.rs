@@ -8,7 +8,7 @@ use selvedge_fabric::{
 };
 use selvedge_fuzz::fuzz;
 
-use super::{Answer, Ask, QuorumWord, decode, encode, follower};
+use crate::follow::{Answer, Ask, QuorumWord, decode, encode, follower};
 
 pub(super) const FABRIC: FabricId = FabricId([1; 16]);
 

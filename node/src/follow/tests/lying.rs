@@ -21,13 +21,10 @@ use selvedge_transport::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Answer, Ask, Follower, QuorumWord, decode, encode,
-    hostile::{FABRIC, bundle, set},
-    poll::Following,
-};
+use super::hostile::{FABRIC, bundle, set};
 use crate::{
     events::Events,
+    follow::{Answer, Ask, Follower, QuorumWord, decode, encode, poll::Following},
     identity::{Identity, Machine},
 };
 

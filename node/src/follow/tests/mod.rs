@@ -1,0 +1,4 @@
+//! Whom a workload node must not believe.
+
+mod hostile;
+mod lying;
