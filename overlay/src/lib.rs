@@ -16,6 +16,8 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
+#[cfg(target_os = "linux")]
+mod device;
 mod frame;
 mod icmp;
 mod judge;
@@ -26,17 +28,23 @@ mod reason;
 mod route;
 mod router;
 mod seal;
+mod shell;
 #[cfg(test)]
 mod testing;
+mod tun;
 mod wait;
 mod wire;
 
+#[cfg(target_os = "linux")]
+pub use crate::device::{Device, DeviceOptions};
 pub use crate::{
     reason::{Counters, Refusal},
     router::{
         Difference, LinkState, LinkStatus, Output, QUALITY_INTERVAL_US, RouteStatus, Router, Settings,
         facts_differ,
     },
+    shell::{Options, Overlay},
+    tun::{ChannelTun, Tun, TunPeer},
 };
 
 /// Microseconds of a monotonic clock.

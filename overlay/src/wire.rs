@@ -63,6 +63,11 @@ impl Datagram {
     }
 }
 
+/// Whether a datagram tells whether a link lives, and must not wait behind what is to be carried.
+pub(crate) fn is_urgent(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(&(TAG_PROBE | TAG_ECHO)))
+}
+
 fn numbered(tag: u8, number: u32) -> Bytes {
     let mut bytes = BytesMut::with_capacity(5);
     bytes.put_u8(tag);

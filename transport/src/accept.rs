@@ -7,8 +7,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Alpn,
+    congestion::Load,
     judge::PeerSide,
-    limits::{HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_HANDSHAKES, RETRY_ABOVE_HANDSHAKES},
+    limits::{HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_HANDSHAKES, RETRY_ABOVE_HANDSHAKES, transport_config},
     link::{CloseCode, close, is_tls_alert},
     serve,
     transport::{Shared, count},
@@ -48,7 +49,9 @@ fn take(shared: &Arc<Shared>, incoming: Incoming) {
 async fn handshake(shared: Arc<Shared>, incoming: Incoming, permit: OwnedSemaphorePermit) {
     let remote = incoming.remote_address();
     let generation = shared.identity.current().generation;
-    let finished = async { incoming.accept()?.await };
+    let (load, mut config) = (Load::default(), shared.server_config.clone());
+    config.transport_config(transport_config(&load));
+    let finished = async { incoming.accept_with(Arc::new(config))?.await };
     let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, finished).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -67,6 +70,9 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, permit: OwnedSemapho
     };
     if alpn == Alpn::Join {
         return accept_join(&shared, connection).await;
+    }
+    if alpn == Alpn::Link {
+        load.set_link();
     }
     // A refusal has been told and counted where it was found.
     let _ = shared.admit(connection, alpn, PeerSide::Client, generation);

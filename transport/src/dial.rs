@@ -15,13 +15,15 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls_pki_types::PrivateKeyDer;
 use selvedge_fabric::id::NodeName;
+use socket2::SockRef;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     Alpn, RequestError, TransportError,
     accept::report,
+    congestion::Load,
     judge::PeerSide,
-    limits::{DIAL_STAGGER, HANDSHAKE_TIMEOUT, bound_incoming, transport_config},
+    limits::{DIAL_STAGGER, HANDSHAKE_TIMEOUT, SOCKET_BUFFER_BYTES, bound_incoming, transport_config},
     link::{Link, is_tls_alert, refusal_of},
     pool::DialOutcome,
     reach,
@@ -43,22 +45,36 @@ pub(crate) fn client_config(
     alpn: Alpn,
 ) -> Result<quinn::ClientConfig, TransportError> {
     let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config(identity, alpn)?));
-    config.transport_config(transport_config());
+    let load = if alpn == Alpn::Link { Load::link() } else { Load::default() };
+    config.transport_config(transport_config(&load));
     Ok(config)
+}
+
+/// The settings for accepting.
+pub(crate) fn server_config(identity: &Arc<LocalIdentity>) -> Result<ServerConfig, TransportError> {
+    let mut server = ServerConfig::with_crypto(Arc::new(tls::server_config(identity)?));
+    server.transport_config(transport_config(&Load::default()));
+    bound_incoming(&mut server);
+    Ok(server)
 }
 
 /// Binds the socket and serves on it.
 pub(crate) fn bind_endpoint(
     listen: SocketAddr,
-    identity: &Arc<LocalIdentity>,
+    server: ServerConfig,
     key: &PrivateKeyDer<'_>,
 ) -> Result<Endpoint, TransportError> {
-    let mut server = ServerConfig::with_crypto(Arc::new(tls::server_config(identity)?));
-    server.transport_config(transport_config());
-    bound_incoming(&mut server);
     let bind_error = |source| TransportError::Bind { address: listen, source };
     let socket = UdpSocket::bind(listen).map_err(bind_error)?;
+    widen(&socket);
     Endpoint::new(restart_safe_config(key), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind_error)
+}
+
+/// Asks for buffers that hold what comes while the process is not running. Less is slower, not wrong.
+fn widen(socket: &UdpSocket) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
 }
 
 /// Endpoint settings whose secrets follow from the node key. A node that was killed and started again

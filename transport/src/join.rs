@@ -13,6 +13,7 @@ use selvedge_fabric::{id::Name, key::Hash};
 
 use crate::{
     Alpn, RequestError,
+    congestion::Load,
     dial::explain,
     exchange::ask,
     identity::{Leaf, now_ms},
@@ -63,7 +64,7 @@ async fn connect(endpoint: &Endpoint, seed: SocketAddr, ca_pin: &Hash) -> Result
     let refused = |why| RequestError::NotAdmitted { to: to.clone(), alpn, why };
     let tls = join_config(ca_pin).map_err(|e| connect_error(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport_config());
+    config.transport_config(transport_config(&Load::default()));
     let connecting =
         endpoint.connect_with(config, seed, SERVER_NAME).map_err(|e| connect_error(e.to_string()))?;
     let finished = tokio::select! {

@@ -25,6 +25,8 @@
 mod accept;
 mod alpn;
 mod book;
+mod channel;
+mod congestion;
 mod dial;
 mod error;
 mod exchange;
@@ -54,6 +56,7 @@ use bytes::Bytes;
 pub use crate::{
     alpn::Alpn,
     book::AddressBook,
+    channel::{Channel, DatagramError},
     error::{CredentialsError, RequestError, TransportError},
     identity::{Credentials, Leaf, LeafError, PROCESSOR_UNIT, PeerIdentity, WORKLOAD_UNIT, spiffe_id},
     join::join_request,

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AddressBook, Alpn, Credentials, CredentialsError, Gate, Handler, PeerIdentity, RequestError,
+    AddressBook, Alpn, Channel, Credentials, CredentialsError, Gate, Handler, PeerIdentity, RequestError,
     TransportError, accept, dial,
     exchange::{ExchangeError, ask},
     identity::now_ms,
@@ -104,6 +104,7 @@ pub(crate) struct Shared {
     pub(crate) me: NodeName,
     pub(crate) identity: Arc<LocalIdentity>,
     pub(crate) client_configs: Vec<quinn::ClientConfig>,
+    pub(crate) server_config: quinn::ServerConfig,
     pub(crate) book: AddressBook,
     pub(crate) refusals: Refusals,
     pub(crate) tally: Tally,
@@ -129,7 +130,8 @@ impl Transport {
         if let Some(expected) = me.filter(|me| *me != found) {
             return Err(CredentialsError::Node { expected, found }.into());
         }
-        let endpoint = dial::bind_endpoint(listen, &identity, &key)?;
+        let server_config = dial::server_config(&identity)?;
+        let endpoint = dial::bind_endpoint(listen, server_config.clone(), &key)?;
         let local =
             endpoint.local_addr().map_err(|source| TransportError::Bind { address: listen, source })?;
         let client_configs =
@@ -141,6 +143,7 @@ impl Transport {
             me: found.clone(),
             identity,
             client_configs,
+            server_config,
             book: AddressBook::default(),
             refusals: Refusals::new(events),
             tally: Tally::default(),
@@ -220,6 +223,21 @@ impl Transport {
             }
             Step::Wait(_) | Step::Fail(_) => count(&self.0.tally.datagrams_unconnected),
         }
+    }
+
+    /// Begins to make a connection, unless there is one or a try failed a moment ago.
+    pub fn connect(&self, node: &NodeName, alpn: Alpn) {
+        match self.0.next_step(node, alpn) {
+            Step::Dial(outcome, _) | Step::Renew(_, outcome) => dial::start(&self.0, node, alpn, outcome),
+            Step::Use(_) | Step::Wait(_) | Step::Fail(_) => {}
+        }
+    }
+
+    /// The connection to use for datagrams to a node, if there is one.
+    #[must_use]
+    pub fn channel(&self, node: &NodeName, alpn: Alpn) -> Option<Channel> {
+        let generation = self.0.identity.current().generation;
+        self.0.pool().find(node, alpn, generation).map(Channel::new)
     }
 
     /// The largest datagram, in bytes, that the path to a node carries now; `None` without connection.

@@ -1,7 +1,7 @@
 //! What works when nobody means harm.
 
 use bytes::Bytes;
-use selvedge_transport::{Alpn, MAX_REQUEST_BYTES, RequestError, testing::TestCa};
+use selvedge_transport::{Alpn, DatagramError, MAX_REQUEST_BYTES, RequestError, testing::TestCa};
 
 use crate::support::{DEADLINE, Node, eventually, name};
 
@@ -53,4 +53,30 @@ async fn large_requests_pass_and_too_large_ones_do_not() {
         matches!(&refused, Err(RequestError::Refused(text)) if text.contains("too large")),
         "{refused:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_carries_datagrams_both_ways_until_it_is_closed() {
+    let ca = TestCa::new("test");
+    let (a, b) = (Node::named(&ca, "a"), Node::named(&ca, "b"));
+    a.knows(&b);
+    assert!(a.transport.channel(&name("b"), Alpn::Link).is_none());
+    a.transport.connect(&name("b"), Alpn::Link);
+    eventually("a connection", || a.transport.channel(&name("b"), Alpn::Link).is_some()).await;
+    let there = a.transport.channel(&name("b"), Alpn::Link).expect("a channel");
+    assert_eq!((there.dialled(), there.is_open(), &there.peer().node), (true, true, &name("b")));
+    eventually("the other end of it", || b.transport.channel(&name("a"), Alpn::Link).is_some()).await;
+    let back = b.transport.channel(&name("a"), Alpn::Link).expect("a channel");
+    assert!(!back.dialled() && back.max_datagram_bytes().is_some_and(|max| max >= 1_162));
+
+    there.send(Bytes::from_static(b"there")).expect("sent");
+    back.send_now(Bytes::from_static(b"back")).expect("sent");
+    let got =
+        |node: &Node, what: &str| node.echo.datagrams.lock().expect("no panic").iter().any(|d| d == what);
+    eventually("both arrive", || got(&b, "there") && got(&a, "back")).await;
+    assert_eq!(there.send(vec![0; 70_000].into()), Err(DatagramError::TooLarge));
+
+    there.close();
+    eventually("the end", || !back.is_open()).await;
+    assert_eq!(there.send(Bytes::from_static(b"late")), Err(DatagramError::Closed));
 }
