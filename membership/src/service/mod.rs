@@ -61,6 +61,8 @@ const REVIEW_INTERVAL_MS: u64 = 1_000;
 const WRITE_INTERVAL_MS: u64 = 1_000;
 /// Round trips are read this often.
 const RTT_INTERVAL_MS: u64 = 1_000;
+/// What did not change is repeated for nodes that started at most this often, however many start.
+const REPEAT_INTERVAL_MS: u64 = 2_000;
 
 /// What the service is made of.
 pub(crate) struct Parts {
@@ -84,6 +86,7 @@ struct Done {
     rtt_ms: u64,
     links_ms: u64,
     presence_ms: u64,
+    testified_ms: u64,
 }
 
 pub(crate) struct Service {
@@ -103,6 +106,10 @@ pub(crate) struct Service {
     rtt_us: BTreeMap<NodeId, u32>,
     /// Until when this node vouches for whom.
     vouched: BTreeMap<NodeId, u64>,
+    /// The newest start of each other node that was heard of.
+    starts: BTreeMap<NodeId, u64>,
+    /// Whether one of them is so new that it has not heard this node's testimony.
+    unheard: bool,
     unwritten: Batch,
     writing: Option<JoinHandle<Result<(), DiskError>>>,
     done: Done,
@@ -140,6 +147,8 @@ impl Service {
             seeds: BTreeMap::new(),
             rtt_us: BTreeMap::new(),
             vouched: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            unheard: false,
             unwritten: Batch::new(),
             writing: None,
             done: Done::default(),
@@ -214,6 +223,7 @@ impl Service {
         }
         self.rtt_us.retain(|id, _| self.roster.contains_key(id));
         self.vouched.retain(|id, _| self.roster.contains_key(id));
+        self.starts.retain(|id, _| self.roster.contains_key(id));
         self.offer_peers();
         self.dirty = true;
     }
@@ -332,8 +342,7 @@ impl Service {
         self.vouched.retain(|_, until_ms| *until_ms > now.mono_ms);
         self.measure(now);
         self.judge(now);
-        let testimony = self.testimony(now);
-        self.gossip.own().say(Body::Observations(testimony), false);
+        self.testify(now);
         self.write(now);
     }
 
@@ -409,6 +418,18 @@ impl Service {
     fn testimony(&self, now: Now) -> Vec<selvedge_fabric::record::Observation> {
         let vouched = self.vouched.keys().copied().collect();
         self.sources(&vouched, now).testimony()
+    }
+
+    /// Says what this node testifies, when it changed, and again for those that started since: they have it on
+    /// their disk, where nobody can tell whether it still holds, and gossip brings them no news.
+    fn testify(&mut self, now: Now) {
+        let testimony = self.testimony(now);
+        let repeat = self.unheard && now.mono_ms >= self.done.testified_ms + REPEAT_INTERVAL_MS;
+        if repeat {
+            (self.unheard, self.done.testified_ms) = (false, now.mono_ms);
+        }
+        let refresh = repeat && !testimony.is_empty();
+        self.gossip.own().say(Body::Observations(testimony), refresh);
     }
 
     fn sources<'a>(&'a self, vouched: &'a BTreeSet<NodeId>, now: Now) -> Sources<'a> {

@@ -29,6 +29,9 @@ impl Service {
         if key.node != self.me && key.topic == Topic::Presence {
             self.feed_book(key.node);
             self.offer_peer(key.node);
+            let newest = self.starts.entry(key.node).or_insert(0);
+            self.unheard |= incarnation > *newest;
+            *newest = incarnation.max(*newest);
             if let Some(detector) = &mut self.detector {
                 detector.handle_later_start(key.node, incarnation, now.mono_ms);
             }

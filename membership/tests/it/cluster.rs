@@ -190,6 +190,42 @@ async fn a_node_that_leaves_says_so_and_workload_nodes_live_by_their_processors(
     cluster.stop().await;
 }
 
+/// What the others say did not change while a processor was away, so nothing of it is news; but what the
+/// processor remembers from before proves nothing about now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_processor_that_restarts_soon_knows_who_is_vouched_for() {
+    let mut cluster = Cluster::start(&["a", "b", "c"]).await;
+    cluster.policy.send_modify(|policy| {
+        let policy = Arc::make_mut(policy);
+        policy.revision += 1;
+        policy.nodes.insert(node_name(9), admission(9, "a", Role::Workload));
+    });
+    let lives = |node: &Instance| node.view().nodes.len() == 4 && node.state(9) == Liveness::Alive;
+    until("it lives while somebody vouches", || {
+        cluster.nodes[0].membership.vouch(&node_name(9), 1);
+        cluster.nodes.iter().all(lives)
+    })
+    .await;
+    let gone = cluster.nodes.pop().unwrap();
+    // Time to write down what was heard.
+    let mut beats = 0;
+    until("some heartbeats", || {
+        cluster.nodes[0].membership.vouch(&node_name(9), 1);
+        beats += 1;
+        beats > 100
+    })
+    .await;
+    gone.kill().await;
+    let back = Instance::start(&cluster.ca, 2, cluster.dir.path(), &cluster.policy).await;
+    until("the one that is back sees it alive", || {
+        cluster.nodes[0].membership.vouch(&node_name(9), 1);
+        lives(&back)
+    })
+    .await;
+    cluster.nodes.push(back);
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_live_holders_of_one_key_are_quarantined() {
     let cluster = Cluster::start(&["a", "b", "c"]).await;
