@@ -12,8 +12,11 @@
 //!
 //! What never happens: a bundle is believed with one signature too few, with one that does not verify,
 //! with one of somebody who is no voter, or when its revision is older than what the node has.
+//!
+//! One statement needs no quorum: a [`Revocation`] by the recovery key.
 
 mod bundle;
+mod revocation;
 mod voters;
 
 #[cfg(test)]
@@ -28,6 +31,9 @@ use crate::{
 };
 
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES, Trusted, Verified, verify};
+pub use revocation::{
+    MAX_REVOCATIONS, Revocation, RevocationError, Revocations, SignedRevocation, Taken, is_settled,
+};
 pub use voters::{MAX_SUCCESSIONS, MAX_VOTERS, Signatures, Succession, VoterSet};
 
 /// Sets apart what node keys sign here from everything else they sign.

@@ -9,7 +9,7 @@ use selvedge_fabric::{
     record::{
         Body, EndpointFact, EndpointPort, Enforced, Health, Load, Presence, Record, ServiceProof, Version,
     },
-    statement::Bundle,
+    statement::{Bundle, Revocation, Revocations, SignedRevocation},
     view::verify_endpoint,
 };
 use selvedge_fuzz::fuzz;
@@ -87,6 +87,27 @@ fn bundles() {
     fuzz("bundles", &[Fabric::new().state.encode(), empty, b"{}".to_vec()], |bytes| {
         if let Ok(bundle) = Bundle::decode(bytes) {
             assert_eq!(Bundle::decode(&bundle.encode()).as_ref(), Ok(&bundle));
+        }
+    });
+}
+
+/// Whatever is decoded, only what the recovery key signed is taken.
+#[test]
+fn revocations() {
+    let recovery = SigningKey::from_bytes(&[8; 32]);
+    let mut policy = Fabric::new().state;
+    let params = policy.params.as_mut().expect("a fabric");
+    params.recovery_key = recovery.public_key();
+    let (fabric, key) = (params.id, SigningKey::from_bytes(&[9; 32]).public_key());
+    let node = policy.nodes.keys().next().expect("a node").clone();
+    let genuine = Revocation { fabric, epoch: 1, node, key, at_ms: 5 }.sign(&recovery);
+    let bytes = postcard::to_allocvec(&genuine).expect("postcard");
+    let text = serde_json::to_vec(&genuine).expect("JSON");
+    fuzz("revocations", &[bytes, text], |bytes| {
+        let binary = postcard::from_bytes::<SignedRevocation>(bytes).ok();
+        for signed in binary.into_iter().chain(serde_json::from_slice(bytes).ok()) {
+            let taken = Revocations::default().take(signed.clone(), &policy);
+            assert_eq!(taken.is_ok(), signed == genuine, "{signed:?}");
         }
     });
 }
