@@ -16,10 +16,11 @@ use selvedge_fabric::{
     key::{FabricId, Signer},
     policy::PolicyState,
     record::{Body, Topic},
+    statement::{Revocations, SignedRevocation},
     view::View,
 };
 use selvedge_transport::{Alpn, Transport};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -60,6 +61,11 @@ pub struct Options {
     pub transport: Transport,
     /// Intent: who is admitted.
     pub policy: watch::Receiver<Arc<PolicyState>>,
+    /// The emergency revocations that are handed to others. Who is admitted is `policy`'s alone.
+    pub revocations: watch::Receiver<Arc<Revocations>>,
+    /// Where those go that others hand to this node, none of them verified. What does not fit is dropped:
+    /// anti-entropy brings it again.
+    pub revoked: mpsc::Sender<SignedRevocation>,
     /// How long things take.
     pub timers: Timers,
     /// Where events go.

@@ -5,6 +5,10 @@
 //! *Anti-entropy* is slower and misses nothing: every interval, and at once on a new connection, this node
 //! compares its store with that of one random peer and both take what is newer.
 //!
+//! Emergency revocations are nobody's records. They are few and there are none as a rule, so whoever has
+//! some simply hands all of them to each peer: at once when there is a new one, on a new connection, and
+//! with every round of anti-entropy.
+//!
 //! A machine without IO: the shell calls `handle_*` with what came in and drains `poll_*`.
 
 use std::{
@@ -16,6 +20,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 use selvedge_fabric::{
     key::NodeId,
     record::{Record, RecordError},
+    statement::{Revocations, SignedRevocation},
 };
 
 use super::{
@@ -82,6 +87,8 @@ pub enum Event {
     Quarantined(NodeId),
     /// Peers held newer facts of this node than it knew of; it goes on under this incarnation.
     Raised(u64),
+    /// A peer says that the recovery key revoked a key; nothing about it was verified.
+    Revocation(Box<SignedRevocation>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +108,7 @@ pub struct Gossip {
     shares: BTreeMap<NodeId, Bucketed>,
     asks: VecDeque<(NodeId, Request)>,
     events: VecDeque<Event>,
+    revocations: Arc<Revocations>,
     rng: SmallRng,
     interval_ms: u64,
     next_exchange_ms: u64,
@@ -119,6 +127,7 @@ impl Gossip {
             shares: BTreeMap::new(),
             asks: VecDeque::new(),
             events: VecDeque::new(),
+            revocations: Arc::default(),
             rng: SmallRng::seed_from_u64(seed),
             interval_ms,
             next_exchange_ms: 0,
@@ -164,9 +173,20 @@ impl Gossip {
         gone
     }
 
+    /// Takes over which emergency revocations hold, and tells all peers when one came to be.
+    pub fn handle_revocations(&mut self, revocations: Arc<Revocations>) {
+        let news = revocations.iter().any(|one| !self.revocations.revokes(&one.revocation.key));
+        self.revocations = revocations;
+        if news {
+            let peers: Vec<_> = self.peers().collect();
+            peers.into_iter().for_each(|peer| self.tell_revocations(peer));
+        }
+    }
+
     /// The carrier has a connection with `peer`.
     pub fn handle_connected(&mut self, peer: NodeId, now: Now) {
         self.peers.insert(peer, None);
+        self.tell_revocations(peer);
         self.ask_sums(peer, now);
     }
 
@@ -198,11 +218,21 @@ impl Gossip {
                 self.take_all(from, give, now);
                 Response::Records(self.records(want.iter()))
             }
+            Request::Revocations(list) => {
+                let known = |one: &SignedRevocation| self.revocations.revokes(&one.revocation.key);
+                let news: Vec<_> = list.into_iter().filter(|one| !known(one)).collect();
+                news.into_iter().for_each(|one| self.event(Event::Revocation(Box::new(one))));
+                Response::Noted
+            }
         }
     }
 
     /// A peer answers.
     pub fn handle_response(&mut self, from: NodeId, response: Response, now: Now) {
+        if response == Response::Noted {
+            // Not of the exchange that may be under way with this peer.
+            return;
+        }
         if let Some(pending) = self.peers.get_mut(&from) {
             *pending = None;
         }
@@ -215,7 +245,7 @@ impl Gossip {
                     self.ask_sums(from, now);
                 }
             }
-            Response::Refused => {}
+            Response::Refused | Response::Noted => {}
         }
     }
 
@@ -248,6 +278,7 @@ impl Gossip {
             let jitter_ms = self.rng.random_range(0..=self.interval_ms / 4);
             self.next_exchange_ms = now.mono_ms + self.interval_ms + jitter_ms;
             if let Some(peer) = self.peers.keys().copied().choose(&mut self.rng) {
+                self.tell_revocations(peer);
                 self.ask_sums(peer, now);
             }
         }
@@ -352,6 +383,13 @@ impl Gossip {
             share.tokens_milli -= 1_000;
         }
         enough
+    }
+
+    fn tell_revocations(&mut self, peer: NodeId) {
+        if !self.revocations.is_empty() {
+            let all = self.revocations.iter().cloned().collect();
+            self.asks.push_back((peer, Request::Revocations(all)));
+        }
     }
 
     fn ask_sums(&mut self, peer: NodeId, now: Now) {

@@ -1,6 +1,9 @@
 use selvedge_fabric::{
+    id::Name,
     key::Signer,
+    policy::{FabricParams, PolicyState},
     record::{Body, Load, Topic},
+    statement::Revocation,
 };
 
 use super::{
@@ -158,4 +161,53 @@ fn what_is_said_before_admission_is_sent_after_it() {
         joining.store().body(id(1), Topic::Load),
         Some(&Body::Load(Load { cpu_percent: 10, rss_mib: 0 }))
     );
+}
+
+/// Node `n` revoked by the recovery key.
+fn revoked(n: u8) -> Arc<Revocations> {
+    let (recovery, node) = (key(99), Name::new("p").expect("a name"));
+    let params = FabricParams {
+        name: node.clone(),
+        id: FABRIC,
+        suffix: "fabric.internal".to_owned(),
+        ula_prefix: [0xfd, 0, 0, 0, 0, 1],
+        ipv4_pool: "127.64.0.0/10".to_owned(),
+        ipv4_block_len: 24,
+        root_cert: Vec::new(),
+        issuing_cert: Vec::new(),
+        recovery_key: recovery.public_key(),
+        created_ms: 0,
+    };
+    let policy = PolicyState { params: Some(params), ..policy(5) };
+    let revocation = Revocation { fabric: FABRIC, epoch: 0, node, key: key(n).public_key(), at_ms: 1 };
+    let mut known = Revocations::default();
+    known.take(revocation.sign(&recovery), &policy).expect("genuine");
+    Arc::new(known)
+}
+
+#[test]
+fn a_revocation_reaches_every_peer_and_who_was_away() {
+    let known = revoked(5);
+
+    let (mut one, mut two) = (gossip(1), gossip(2));
+    one.handle_connected(id(2), at(0));
+    converse((&mut one, 1), (&mut two, 2), at(0));
+    one.handle_revocations(known.clone());
+    converse((&mut one, 1), (&mut two, 2), at(0));
+    let told = |events: Vec<Event>| events.iter().filter(|e| matches!(e, Event::Revocation(_))).count();
+    assert_eq!(told(events(&mut two)), 1, "at once");
+
+    // The message was lost on the way: the next round brings it.
+    say(&mut one, 1, 1, at(60_000));
+    converse((&mut one, 1), (&mut two, 2), at(60_000));
+    assert_eq!(told(events(&mut two)), 1, "again");
+    two.handle_revocations(known.clone());
+    say(&mut one, 1, 1, at(120_000));
+    converse((&mut one, 1), (&mut two, 2), at(120_000));
+    assert_eq!(told(events(&mut two)), 0, "known");
+
+    let mut away = gossip(3);
+    one.handle_connected(id(3), at(120_000));
+    converse((&mut one, 1), (&mut away, 3), at(120_000));
+    assert_eq!(told(events(&mut away)), 1, "by connecting");
 }

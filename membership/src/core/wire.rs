@@ -5,7 +5,10 @@
 //! second gives what the other lacks and asks for what it has newer. Both are bounded; what does not fit
 //! is left to the next round, which begins with another bucket.
 
-use selvedge_fabric::record::Record;
+use selvedge_fabric::{
+    record::Record,
+    statement::{MAX_REVOCATIONS, SignedRevocation},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::store::{BUCKETS, Key, Rank};
@@ -36,6 +39,8 @@ pub enum Request {
         /// Records it wants.
         want: Vec<Key>,
     },
+    /// These keys were revoked by the recovery key.
+    Revocations(Vec<SignedRevocation>),
 }
 
 /// The answer.
@@ -47,6 +52,8 @@ pub enum Response {
     Records(Vec<Record>),
     /// The request was not understood.
     Refused,
+    /// The revocations were looked at.
+    Noted,
 }
 
 /// A bucket and the heads of all records in it.
@@ -113,7 +120,10 @@ impl Request {
             Self::Exchange { want, .. } if want.len() > MAX_WANTED => {
                 Err(WireError::Bound { what: "wanted records", count: want.len(), limit: MAX_WANTED })
             }
-            Self::Sums { .. } | Self::Exchange { .. } => Ok(()),
+            Self::Revocations(list) if list.len() > MAX_REVOCATIONS => {
+                Err(WireError::Bound { what: "revocations", count: list.len(), limit: MAX_REVOCATIONS })
+            }
+            Self::Sums { .. } | Self::Exchange { .. } | Self::Revocations(_) => Ok(()),
         }
     }
 }

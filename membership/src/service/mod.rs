@@ -158,6 +158,7 @@ impl Service {
         };
         service.write_incarnation();
         service.take_policy(now);
+        service.take_revocations();
         let known: Vec<NodeId> = service.roster.keys().copied().collect();
         known.into_iter().for_each(|id| service.feed_book(id));
         service.judge(now);
@@ -169,6 +170,7 @@ impl Service {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut policy = self.parts.options.policy.clone();
+        let mut revocations = self.parts.options.revocations.clone();
         let shared = self.parts.shared.clone();
         loop {
             tokio::select! {
@@ -187,6 +189,12 @@ impl Service {
                     let now = self.parts.clock.now();
                     self.policy = policy.borrow_and_update().clone();
                     self.take_policy(now);
+                    self.step(now);
+                }
+                Ok(()) = revocations.changed() => {
+                    revocations.mark_unchanged();
+                    let now = self.parts.clock.now();
+                    self.take_revocations();
                     self.step(now);
                 }
                 () = shared.wake.notified() => {
@@ -226,6 +234,11 @@ impl Service {
         self.starts.retain(|id, _| self.roster.contains_key(id));
         self.offer_peers();
         self.dirty = true;
+    }
+
+    fn take_revocations(&mut self) {
+        let now = self.parts.options.revocations.borrow_and_update().clone();
+        self.gossip.handle_revocations(now);
     }
 
     fn take_inbox(&mut self, now: Now) {

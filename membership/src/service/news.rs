@@ -6,6 +6,8 @@ impl Service {
     pub(super) fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Taken(key) => self.handle_taken(key, now),
+            // The node judges it; when it is too busy to, the next round of anti-entropy brings it again.
+            Event::Revocation(signed) => drop(self.parts.options.revoked.try_send(*signed)),
             Event::Raised(_) => self.raised("others held newer facts of this node", now),
             Event::Quarantined(node) => {
                 let subject = self.name_of(node);

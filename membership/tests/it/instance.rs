@@ -14,7 +14,7 @@ use selvedge_transport::{
     Credentials, Transport,
     testing::{OpenGate, TestCa, TestEvents},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::fabric::{FABRIC, name, node_name, seed, signer};
 
@@ -82,6 +82,8 @@ impl Instance {
             gossip_listen: ([127, 0, 0, 1], 0).into(),
             transport: transport.clone(),
             policy: policy.subscribe(),
+            revocations: watch::channel(Arc::default()).1,
+            revoked: mpsc::channel(1).0,
             timers: Timers::default(),
             events: events.clone(),
         })
