@@ -7,29 +7,40 @@ use selvedge_fabric::{
     id::NodeName,
     key::PublicKey,
     policy::PolicyState,
+    statement::Revocations,
 };
 use selvedge_transport::{Alpn, Gate, PeerIdentity};
 use tokio::sync::watch;
 
 use crate::identity::Contact;
 
-/// Asks the policy, or, before any policy has arrived, the contacts that the join reply named.
+/// Asks the policy, or, before any policy has arrived, the contacts that the join reply named. A key
+/// that the recovery key revoked is refused whatever they say.
 pub struct PolicyGate {
-    policy: OnceLock<watch::Receiver<Arc<PolicyState>>>,
+    intent: OnceLock<Intent>,
     contacts: Vec<Contact>,
+}
+
+struct Intent {
+    policy: watch::Receiver<Arc<PolicyState>>,
+    revocations: watch::Receiver<Arc<Revocations>>,
 }
 
 impl PolicyGate {
     /// A gate that knows `contacts` until [`Self::follow`] gives it a policy.
     #[must_use]
     pub const fn new(contacts: Vec<Contact>) -> Self {
-        Self { policy: OnceLock::new(), contacts }
+        Self { intent: OnceLock::new(), contacts }
     }
 
-    /// Follows a policy from now on.
-    pub fn follow(&self, policy: watch::Receiver<Arc<PolicyState>>) {
+    /// Follows a policy and the emergency revocations from now on.
+    pub fn follow(
+        &self,
+        policy: watch::Receiver<Arc<PolicyState>>,
+        revocations: watch::Receiver<Arc<Revocations>>,
+    ) {
         // Set once, by the composition root.
-        let _ = self.policy.set(policy);
+        let _ = self.intent.set(Intent { policy, revocations });
     }
 }
 
@@ -50,9 +61,13 @@ impl PolicyGate {
     /// # Errors
     /// Why it is not.
     pub fn role(&self, peer: &PeerIdentity) -> Result<Role, String> {
-        let policy = self.policy.get().map(|rx| rx.borrow().clone());
+        let Some(intent) = self.intent.get() else { return self.contact(&peer.node, &peer.key) };
+        if intent.revocations.borrow().revokes(&peer.key) {
+            return Err(format!("{} is revoked by the recovery key", peer.node));
+        }
+        let policy = intent.policy.borrow().clone();
         match policy {
-            Some(policy) if policy.params.is_some() => admitted(&policy, &peer.node, &peer.key),
+            policy if policy.params.is_some() => admitted(&policy, &peer.node, &peer.key),
             _ => self.contact(&peer.node, &peer.key),
         }
     }

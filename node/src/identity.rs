@@ -240,6 +240,12 @@ impl DataDir {
         self.0.join("endpoints.json")
     }
 
+    /// Emergency revocations that are not policy yet.
+    #[must_use]
+    pub fn revocations(&self) -> PathBuf {
+        self.0.join("revocations.json")
+    }
+
     /// The first command of a new fabric, until it is committed.
     #[must_use]
     pub fn bootstrap(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 //! * [`daemon`] starts everything and stops it again; nothing else knows all subsystems.
 //! * [`mod@init`] makes a fabric, [`enroll`] lets nodes into it, [`renew`] keeps their certificates fresh.
 //! * [`follow`] gives nodes without a replica the policy, verified.
+//! * [`revocations`] refuses keys on the word of the recovery key, until the policy does.
 //! * [`reconcile`] turns intent and facts into the plan that everything else applies.
 //! * [`backend`] answers the [`api`] from published snapshots.
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ pub mod net;
 pub mod pki;
 pub mod reconcile;
 pub mod renew;
+pub mod revocations;
 
 pub use config::NodeConfig;
 pub use daemon::run;

@@ -9,6 +9,7 @@ use selvedge_fabric::{
     planner::{Local, Prepared, plan_with},
     policy::PolicyState,
     record::{Body, Enforced},
+    statement::Revocations,
     view::View,
 };
 use selvedge_membership::Membership;
@@ -25,6 +26,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// The inputs of the plan.
 pub struct Planner {
     policy: watch::Receiver<Arc<PolicyState>>,
+    revocations: watch::Receiver<Arc<Revocations>>,
     view: watch::Receiver<Arc<View>>,
     quorum: watch::Receiver<Arc<QuorumStatus>>,
     local: Local,
@@ -36,28 +38,32 @@ impl Planner {
     #[must_use]
     pub const fn new(
         policy: watch::Receiver<Arc<PolicyState>>,
+        revocations: watch::Receiver<Arc<Revocations>>,
         view: watch::Receiver<Arc<View>>,
         quorum: watch::Receiver<Arc<QuorumStatus>>,
         local: Local,
     ) -> Self {
-        Self { policy, view, quorum, local, prepared: None }
+        Self { policy, revocations, view, quorum, local, prepared: None }
     }
 
     /// The plan by the present snapshots.
     pub fn plan(&mut self) -> Plan {
         let policy = self.policy.borrow_and_update().clone();
+        let revocations = self.revocations.borrow_and_update().clone();
         let view = self.view.borrow_and_update().clone();
         let quorum = self.quorum.borrow_and_update().quorum;
         let now = clock::unix_ms();
         if quorum {
             self.local.policy_confirmed_ms = Some(now);
         }
-        // Facts change far more often than intent: what only intent decides is kept.
+        // Facts change far more often than intent: what only intent decides is kept. It is prepared from
+        // what was agreed, whose hash the others know; which nodes serve is decided with the revocations.
         let prepared = match self.prepared.take().filter(|p| p.is_current(&policy, &self.local, now)) {
             Some(prepared) => prepared,
             None => Prepared::new(&policy, &self.local, now),
         };
-        let plan = plan_with(&prepared, &policy, &view, &self.local, now);
+        let enforced = revocations.enforced(&policy);
+        let plan = plan_with(&prepared, enforced.as_ref().unwrap_or(&policy), &view, &self.local, now);
         self.prepared = Some(prepared);
         plan
     }
@@ -67,6 +73,7 @@ impl Planner {
     async fn changed(&mut self, wait: Duration) {
         tokio::select! {
             Ok(()) = self.policy.changed() => {}
+            Ok(()) = self.revocations.changed() => {}
             Ok(()) = self.view.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }

@@ -6,8 +6,8 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use selvedge_consensus::{Proposal, Replica};
@@ -28,6 +28,8 @@ use crate::{
 
 /// Statements from other nodes that wait to be verified; as many as one message holds.
 const MAX_WAITING: usize = MAX_REVOCATIONS;
+/// Bad statements are told of at most this often: who sends them may send many.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the leader looks whether it can make intent of a revocation. Nobody waits for it: the key is
 /// refused already.
 const AGREE_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,8 +44,9 @@ pub struct EmergencyRevocations {
     known: watch::Sender<Arc<Revocations>>,
     enforced: watch::Sender<Arc<PolicyState>>,
     incoming: mpsc::Sender<SignedRevocation>,
-    // One change at a time, so that disk and both snapshots never disagree on which came last.
-    changing: Mutex<()>,
+    // One change at a time, so that disk and both snapshots never disagree on which came last. Holds what
+    // was on disk and cannot be judged before there is a policy.
+    unjudged: Mutex<Vec<SignedRevocation>>,
 }
 
 impl EmergencyRevocations {
@@ -62,21 +65,17 @@ impl EmergencyRevocations {
         let opened = Self {
             known: watch::channel(Arc::default()).0,
             enforced: watch::channel(policy.clone()).0,
-            changing: Mutex::new(()),
+            unjudged: Mutex::default(),
             path,
             events,
             agreed,
             incoming,
         };
+        let mut unjudged = opened.load()?;
         let mut known = Revocations::default();
-        for signed in opened.load()? {
-            let node = signed.revocation.node.clone();
-            if let Err(error) = known.take(signed, &policy) {
-                let message = format!("{}: {error}; it does not count", opened.path.display());
-                opened.tell(Severity::Security, "revocation-refused", &node, message);
-            }
-        }
+        opened.judge(&mut unjudged, &mut known, &policy);
         opened.publish(known, &policy);
+        *opened.lock() = unjudged;
         Ok((Arc::new(opened), queue))
     }
 
@@ -103,7 +102,7 @@ impl EmergencyRevocations {
     /// # Errors
     /// Why it is not believed.
     pub fn take(&self, signed: SignedRevocation) -> Result<Taken, RevocationError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.lock();
         let policy = self.agreed.borrow().clone();
         let mut known = (**self.known.borrow()).clone();
         let node = signed.revocation.node.clone();
@@ -122,6 +121,7 @@ impl EmergencyRevocations {
     /// Follows policy and others' statements until the policy ends.
     pub async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<SignedRevocation>) {
         let mut agreed = self.agreed.clone();
+        let mut told: Option<Instant> = None;
         loop {
             tokio::select! {
                 changed = agreed.changed() => {
@@ -133,8 +133,12 @@ impl EmergencyRevocations {
                 }
                 Some(signed) = queue.recv() => {
                     let node = signed.revocation.node.clone();
-                    if let Err(error) = self.take(signed) {
-                        tracing::warn!(%node, %error, "a revocation from another node does not count");
+                    if let Err(error) = self.take(signed)
+                        && told.is_none_or(|at| at.elapsed() >= TELL_INTERVAL)
+                    {
+                        told = Some(Instant::now());
+                        let message = format!("handed on by another node, and it does not count: {error}");
+                        self.tell(Severity::Security, "revocation-refused", &node, message);
                     }
                 }
             }
@@ -171,9 +175,10 @@ impl EmergencyRevocations {
 
     /// Takes a new policy over, and drops what it says itself.
     fn follow(&self) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unjudged = self.lock();
         let policy = self.agreed.borrow().clone();
         let mut known = (**self.known.borrow()).clone();
+        self.judge(&mut unjudged, &mut known, &policy);
         let settled = known.settle(&policy);
         self.publish(known, &policy);
         if settled.is_empty() {
@@ -184,6 +189,25 @@ impl EmergencyRevocations {
             let message = "its emergency revocation is policy now".to_owned();
             self.tell(Severity::Info, "emergency-revocation-agreed", &signed.revocation.node, message);
         }
+    }
+
+    /// Takes what was on disk, as far as the policy can judge it.
+    fn judge(&self, unjudged: &mut Vec<SignedRevocation>, known: &mut Revocations, policy: &PolicyState) {
+        if policy.params.is_none() {
+            return;
+        }
+        for signed in unjudged.drain(..) {
+            let node = signed.revocation.node.clone();
+            if let Err(error) = known.take(signed, policy) {
+                let message = format!("{}: {error}; it does not count", self.path.display());
+                self.tell(Severity::Security, "revocation-refused", &node, message);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SignedRevocation>> {
+        // Nobody panics with the lock held, and what it guards is whole at any time.
+        self.unjudged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The keys first: who is told of a new policy must find them.

@@ -7,6 +7,7 @@ mod certificates;
 mod cold_start;
 mod data_dir;
 mod dns_tools;
+mod emergency;
 mod joining;
 mod loss;
 mod playground;

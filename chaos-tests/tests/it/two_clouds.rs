@@ -12,7 +12,8 @@ use selvedge_chaos_tests::{
 const NO_QUORUM: i32 = 4;
 const SERVICE: &str = "voting-svc@voting-app";
 
-fn service_token(node: &LabNode, dir: &Path) -> anyhow::Result<String> {
+/// A token of the voting service, as a file in `dir`.
+pub(crate) fn service_token(node: &LabNode, dir: &Path) -> anyhow::Result<String> {
     let created = ask(node, &["token", "service", "--service", SERVICE, "--ttl", "24h"])?;
     let file = dir.join("service.token");
     std::fs::write(&file, created["token"].as_str().context("a token")?)?;
@@ -20,7 +21,7 @@ fn service_token(node: &LabNode, dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Registers an endpoint on one node; returns its address.
-fn register(node: &LabNode, token_file: &str) -> anyhow::Result<String> {
+pub(crate) fn register(node: &LabNode, token_file: &str) -> anyhow::Result<String> {
     let args =
         ["endpoint", "register", "--service", SERVICE, "--token-file", token_file, "--port", "tcp/80=8080"];
     let endpoint = ask(node, &args)?;

@@ -5,6 +5,7 @@ mod cga;
 mod delete;
 mod describe;
 mod doctor;
+mod emergency;
 mod endpoint;
 mod events;
 mod explain;

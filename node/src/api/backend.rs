@@ -22,7 +22,8 @@ use super::{
     types::{
         ApplyReply, AssertReply, Description, DiscoverReply, Endpoint, EventItem, ExplainReply, HistoryItem,
         Manifest, Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest, Registered,
-        ResolveReply, SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
+        ResolveReply, RevocationDraft, RevocationReply, RevocationStatement, SelfReply, ServiceStat, Status,
+        TokenCreated, TokenItem, TokenRequest, WaitReply,
     },
 };
 
@@ -83,6 +84,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Drains a node, ends a drain, or revokes it.
     async fn set_node_state(&self, caller: &Caller, node: &NodeName, state: NodeState) -> Result<ApplyReply>;
+    /// What there is to sign for the emergency revocation of a node.
+    async fn revocation_draft(&self, node: &NodeName) -> Result<RevocationDraft>;
+    /// Revokes a node without a quorum. The recovery key's signature in the statement is what grants it.
+    async fn revoke_by_recovery_key(
+        &self,
+        caller: &Caller,
+        statement: RevocationStatement,
+    ) -> Result<RevocationReply>;
     /// Takes a node out for good.
     async fn remove_node(&self, caller: &Caller, node: &NodeName) -> Result<ApplyReply>;
 

@@ -89,6 +89,8 @@ fn fabric_routes() -> Router<App> {
         .route("/v1/members", get(fabric::members))
         .route("/v1/quorum", get(fabric::quorum))
         .route("/v1/nodes/{name}/state", put(fabric::set_state))
+        .route("/v1/nodes/{name}/revocation", get(fabric::revocation_draft))
+        .route("/v1/revocations", post(fabric::revoke))
         .route("/v1/nodes/{name}", delete(fabric::remove))
         .route("/v1/tokens", get(token::list).post(token::create))
         .route("/v1/tokens/{id}", delete(token::revoke))

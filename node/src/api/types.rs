@@ -13,7 +13,7 @@ mod workload;
 pub use endpoint::{Check, CheckKind, Endpoint, EndpointPort, RegisterRequest, Registered};
 pub use fabric::{
     Alarm, Counts, EventItem, Me, Member, NodeState, NodeStateRequest, QuorumReport, Readiness, Replica,
-    Status, ZoneHealth, ZoneState,
+    RevocationDraft, RevocationReply, RevocationStatement, Status, ZoneHealth, ZoneState,
 };
 pub use intent::{
     ApplyReply, Change, DeleteRequest, Description, HistoryItem, Manifest, ManifestFile, ManifestFiles,

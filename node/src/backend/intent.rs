@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Node, Result, references, refusal_error};
 use crate::{
-    api::{ApiError, Caller, rights, types},
+    api::{ApiError, Caller, Code, rights, types},
     clock,
 };
 
@@ -58,7 +58,7 @@ impl Node {
     }
 
     fn stragglers(&self, revision: Revision, live_only: bool) -> Vec<types::Straggler> {
-        let (policy, view) = (self.policy(), self.view());
+        let (policy, view) = (self.enforced_policy(), self.view());
         let mine = self.plan().revision;
         let admitted = policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked);
         admitted
@@ -138,9 +138,22 @@ impl Node {
             types::NodeState::Draining => AdmissionState::Draining,
             types::NodeState::Revoked => AdmissionState::Revoked,
         };
-        let applied = self.propose(caller, Command::SetNodeState { node: node.clone(), state }).await?;
+        let applied = self.propose(caller, Command::SetNodeState { node: node.clone(), state }).await;
+        let applied = applied.map_err(|error| match (state, error.code) {
+            (AdmissionState::Revoked, Code::NoQuorum) => in_an_emergency(error, node),
+            _ => error,
+        })?;
         Ok((&applied).into())
     }
+}
+
+/// A node that is not to be trusted cannot wait for a quorum.
+fn in_an_emergency(error: ApiError, node: &NodeName) -> ApiError {
+    let before = error.remedy.clone().unwrap_or_default();
+    error.remedy(format!(
+        "{before}. To cut {node} off now, without a quorum: selvedge node revoke {node} --recovery-key FILE, \
+         with the file that `fabric init` made"
+    ))
 }
 
 fn find(policy: &PolicyState, key: &ObjectKey) -> Result<Object> {

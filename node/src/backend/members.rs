@@ -14,7 +14,7 @@ use crate::{api::types, clock};
 
 impl Node {
     pub(super) fn list_members(&self) -> Vec<types::Member> {
-        let (policy, view, quorum) = (self.policy(), self.view(), self.quorum());
+        let (policy, view, quorum) = (self.enforced_policy(), self.view(), self.quorum());
         let voters: BTreeSet<_> = quorum.voters.iter().map(|v| v.name.clone()).collect();
         let members = policy.nodes.iter().map(|(name, admission)| {
             let voter = voters.contains(name);

@@ -8,6 +8,7 @@ mod intent;
 mod members;
 mod names;
 mod references;
+mod revoke;
 mod status;
 mod tokens;
 
@@ -40,6 +41,7 @@ use crate::{
     follow::PolicySource,
     identity::Identity,
     renew::CertificateClock,
+    revocations::EmergencyRevocations,
 };
 
 /// Time for a write to be committed before its outcome is unknown.
@@ -57,6 +59,8 @@ pub struct Node {
     pub identity: Identity,
     /// Where the policy comes from.
     pub source: PolicySource,
+    /// Keys that the recovery key revoked.
+    pub revocations: Arc<EmergencyRevocations>,
     /// The facts.
     pub membership: Membership,
     /// The plan.
@@ -90,6 +94,12 @@ pub struct Watches {
 impl Node {
     fn policy(&self) -> Arc<PolicyState> {
         self.source.policy().borrow().clone()
+    }
+
+    /// The policy with the emergency revocations: who serves, not what was agreed.
+    fn enforced_policy(&self) -> Arc<PolicyState> {
+        let policy = self.policy();
+        self.revocations.known().borrow().enforced(&policy).map_or(policy, Arc::new)
     }
 
     fn view(&self) -> Arc<View> {
@@ -255,6 +265,18 @@ impl Backend for Node {
         state: types::NodeState,
     ) -> Result<types::ApplyReply> {
         self.change_node_state(caller, node, state).await
+    }
+
+    async fn revocation_draft(&self, node: &NodeName) -> Result<types::RevocationDraft> {
+        self.draft_revocation(node)
+    }
+
+    async fn revoke_by_recovery_key(
+        &self,
+        caller: &Caller,
+        statement: types::RevocationStatement,
+    ) -> Result<types::RevocationReply> {
+        self.take_revocation(caller, &statement)
     }
 
     async fn remove_node(&self, caller: &Caller, node: &NodeName) -> Result<types::ApplyReply> {

@@ -32,6 +32,7 @@ impl Node {
         } else if !quorum.quorum {
             alarms.push(types::Alarm { code: "no-quorum".to_owned(), message: self.quorum_alarm() });
         }
+        alarms.extend(self.revocation_alarm());
         let zones = self.zones();
         let endpoints = zones.iter().fold(types::Counts::default(), |sum, z| types::Counts {
             up: sum.up + z.endpoints.up,
@@ -72,7 +73,7 @@ impl Node {
 
     /// Health by cloud or region, in order.
     fn zones(&self) -> Vec<types::ZoneHealth> {
-        let (policy, view) = (self.policy(), self.view());
+        let (policy, view) = (self.enforced_policy(), self.view());
         let mut zones: BTreeMap<_, types::ZoneHealth> = BTreeMap::new();
         let mut unheard: BTreeSet<_> = BTreeSet::new();
         for (name, admission) in policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked) {

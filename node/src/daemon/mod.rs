@@ -83,12 +83,14 @@ impl Daemon {
         let bound = parts.bind()?;
         let (liveness, liveness_rx) = parts::liveness_channel();
         let source = parts.open_policy(&bound, liveness_rx).await?;
-        let membership = parts.start_membership(&bound.transport, &source).await?;
+        let revocations = parts.open_revocations(&bound, &source)?;
+        let membership = parts.start_membership(&bound.transport, &source, &revocations).await?;
         let endpoints = Endpoints::open(&parts.dir)?;
 
         // No TUN and nothing attached yet: an endpoint asks from its own loopback address.
         let local = Local { me: Some(me.clone()), ..Local::default() };
-        let mut planner = Planner::new(source.policy(), membership.view(), source.status(), local);
+        let mut planner =
+            Planner::new(source.policy(), revocations.known(), membership.view(), source.status(), local);
         let (plan, plan_rx) = watch::channel(Arc::new(planner.plan()));
         let dns = parts.start_dns(plan_rx.clone()).await?;
         parts.tasks.spawn(reconcile::run(planner, plan, membership.clone(), parts.stop.clone()));
@@ -102,12 +104,13 @@ impl Daemon {
             }
             PolicySource::Follower(follower) => parts.start_following(&bound, follower, &membership),
         }
-        parts.start_carriers(&bound, source.policy(), &membership, &endpoints);
+        parts.start_carriers(&bound, revocations.enforced(), &membership, &endpoints);
 
         let credentials = bound.credentials.subscribe();
         let node = Arc::new(Node {
             identity: parts.identity.clone(),
             source: source.clone(),
+            revocations,
             membership: membership.clone(),
             plan: plan_rx.clone(),
             endpoints,

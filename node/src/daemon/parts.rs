@@ -30,6 +30,7 @@ use crate::{
     issuer::IssuerSource,
     pki::NodeKey,
     renew::Renewal,
+    revocations::EmergencyRevocations,
 };
 
 /// A task that carries snapshots from one subsystem to another.
@@ -108,9 +109,25 @@ impl Parts {
             Role::Processor => PolicySource::Replica(self.open_replica(bound, liveness).await?),
             Role::Workload => PolicySource::Follower(Arc::new(self.open_follower()?)),
         };
-        bound.gate.follow(source.policy());
-        bound.transport.recheck();
         Ok(source)
+    }
+
+    /// The emergency revocations of before, which the gate follows from here on with the policy.
+    pub(super) fn open_revocations(
+        &self,
+        bound: &Bound,
+        source: &PolicySource,
+    ) -> anyhow::Result<Arc<EmergencyRevocations>> {
+        let path = self.dir.revocations();
+        let (revocations, queue) = EmergencyRevocations::open(path, source.policy(), self.events.clone())?;
+        bound.gate.follow(source.policy(), revocations.known());
+        bound.transport.recheck();
+        self.spawn(Box::pin(revocations.clone().run(queue)));
+        if let Some(replica) = source.replica() {
+            let me = self.identity.node.clone();
+            self.spawn(Box::pin(revocations.clone().agree(replica.clone(), me)));
+        }
+        Ok(revocations)
     }
 
     fn open_follower(&self) -> anyhow::Result<Follower> {
@@ -155,6 +172,7 @@ impl Parts {
         &self,
         transport: &Transport,
         source: &PolicySource,
+        revocations: &EmergencyRevocations,
     ) -> anyhow::Result<Membership> {
         let epoch = source.status().borrow().fence_epoch;
         let membership = Membership::start(selvedge_membership::Options {
@@ -166,7 +184,9 @@ impl Parts {
             gossip_listen: self.config.listen.gossip,
             node_key_seed: self.key.seed(),
             transport: transport.clone(),
-            policy: source.policy(),
+            policy: revocations.enforced(),
+            revocations: revocations.known(),
+            revoked: revocations.incoming(),
             timers: serve::membership_timers(self.config.timers.profile),
             events: Arc::new(self.events.clone()),
         })

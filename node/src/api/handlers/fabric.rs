@@ -9,7 +9,10 @@ use selvedge_fabric::id::Name;
 use super::{By, Ctx, Problem, Reply};
 use crate::api::{
     error::ApiError,
-    types::{ApplyReply, Me, Member, NodeStateRequest, QuorumReport, Status},
+    types::{
+        ApplyReply, Me, Member, NodeStateRequest, QuorumReport, RevocationDraft, RevocationReply,
+        RevocationStatement, Status,
+    },
 };
 
 /// This node, and the caller as it sees them.
@@ -52,6 +55,30 @@ pub(in crate::api) async fn set_state(
 ) -> Reply<ApplyReply> {
     caller.require_admin("change nodes")?;
     app.backend.set_node_state(&caller, &node(&name)?, request.state).await.map(Json)
+}
+
+/// What there is to sign for the emergency revocation of a node.
+#[utoipa::path(get, path = "/v1/nodes/{name}/revocation", tag = "fabric",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "What to sign", body = RevocationDraft), Problem))]
+pub(in crate::api) async fn revocation_draft(
+    State(app): Ctx,
+    Path(name): Path<String>,
+) -> Reply<RevocationDraft> {
+    app.backend.revocation_draft(&node(&name)?).await.map(Json)
+}
+
+/// Revokes a node at once, on the word of the recovery key: for a fabric without a quorum. The leader makes
+/// policy of it as soon as there is one.
+#[utoipa::path(post, path = "/v1/revocations", tag = "fabric", request_body = RevocationStatement,
+    responses((status = 200, description = "The key is refused from now on", body = RevocationReply), Problem))]
+pub(in crate::api) async fn revoke(
+    State(app): Ctx,
+    Extension(caller): By,
+    Json(statement): Json<RevocationStatement>,
+) -> Reply<RevocationReply> {
+    caller.require_admin("revoke nodes")?;
+    app.backend.revoke_by_recovery_key(&caller, statement).await.map(Json)
 }
 
 /// Takes a node out for good.

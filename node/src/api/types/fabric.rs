@@ -210,6 +210,51 @@ pub struct NodeStateRequest {
     pub state: NodeState,
 }
 
+/// What there is to sign for the emergency revocation of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevocationDraft {
+    /// The fabric's random id, base64url.
+    pub fabric_id: String,
+    /// Fence epoch.
+    pub fence_epoch: Epoch,
+    /// The node.
+    pub node: String,
+    /// Its public key, base64url.
+    pub key: String,
+    /// Public half of the recovery key that has to sign, base64url.
+    pub recovery_key: String,
+}
+
+/// An emergency revocation, signed by the recovery key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationStatement {
+    /// The fabric's random id, base64url.
+    pub fabric_id: String,
+    /// Fence epoch.
+    pub fence_epoch: Epoch,
+    /// The node.
+    pub node: String,
+    /// The public key that is refused from now on, base64url.
+    pub key: String,
+    /// When it was signed, milliseconds since 1970.
+    pub at_ms: u64,
+    /// The recovery key's signature over `selvedge-revocation-v1`, fabric id, fence epoch and time (both
+    /// 64 bits, big endian), key, and name; base64url.
+    pub signature: String,
+}
+
+/// What came of an emergency revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevocationReply {
+    /// The node.
+    pub node: String,
+    /// The policy says so already.
+    pub agreed: bool,
+    /// Whether there is a quorum, which makes policy of it.
+    pub quorum: bool,
+}
+
 /// Something that happened on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventItem {

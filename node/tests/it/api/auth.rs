@@ -59,12 +59,16 @@ async fn rights_bound_what_a_token_does() {
     let command = json!({"service": "a@b", "token": "t", "checks": [{"kind": "command", "command": ["id"]}]})
         .to_string();
     let domain = r#"{"apiVersion":"selvedge/v1","kind":"Domain","metadata":{"name":"shop"},"spec":{}}"#;
+    let revocation = json!({"fabric_id": "f", "fence_epoch": 0, "node": "p2", "key": "k", "at_ms": 1,
+        "signature": "s"})
+    .to_string();
     // Path, body, and the status for tokens with read, domain and admin rights.
     let cases = [
         ("/v1/apply", domain, [403, 200, 200]),
         ("/v1/apply?dry_run=true", domain, [200, 200, 200]),
         ("/v1/rollback", r#"{"to":1}"#, [403, 403, 200]),
         ("/v1/tokens", &join, [403, 403, 200]),
+        ("/v1/revocations", &revocation, [403, 403, 200]),
         ("/v1/endpoints", &register, [403, 200, 200]),
         ("/v1/endpoints", &command, [403, 403, 403]),
     ];

@@ -16,8 +16,8 @@ use selvedge_node::api::{
     types::{
         ApplyReply, AssertReply, Change, Description, DiscoverReply, Endpoint, EventItem, ExplainReply,
         HistoryItem, Manifest, Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness,
-        RegisterRequest, Registered, ResolveReply, SelfReply, ServiceStat, Status, TokenCreated, TokenItem,
-        TokenRequest, WaitReply,
+        RegisterRequest, Registered, ResolveReply, RevocationDraft, RevocationReply, RevocationStatement,
+        SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
     },
 };
 use tokio::sync::watch;
@@ -234,6 +234,20 @@ impl Backend for Fake {
     ) -> Result<ApplyReply> {
         self.note(format!("{node} {state:?}"));
         Ok(self.applied())
+    }
+
+    async fn revocation_draft(&self, node: &NodeName) -> Result<RevocationDraft> {
+        self.note(format!("draft {node}"));
+        Err(ApiError::not_found(format!("there is no node {node}")))
+    }
+
+    async fn revoke_by_recovery_key(
+        &self,
+        _caller: &Caller,
+        statement: RevocationStatement,
+    ) -> Result<RevocationReply> {
+        self.note(format!("revocation of {}", statement.node));
+        Ok(RevocationReply { node: statement.node, agreed: false, quorum: false })
     }
 
     async fn remove_node(&self, _caller: &Caller, node: &NodeName) -> Result<ApplyReply> {
