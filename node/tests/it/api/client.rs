@@ -80,13 +80,13 @@ impl Client {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> Got {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.send(request.body(Full::from(body.to_owned())).unwrap()).await;
+        let response = self.send(request.body(Full::from(body.as_ref().to_vec())).unwrap()).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Got { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -97,6 +97,6 @@ impl Client {
     }
 
     pub(crate) async fn post_json(&mut self, path: &str, body: Value) -> Got {
-        self.ask("POST", path, &[("content-type", "application/json")], &body.to_string()).await
+        self.ask("POST", path, &[("content-type", "application/json")], body.to_string()).await
     }
 }

@@ -51,6 +51,11 @@ impl Fake {
         self.asked.lock().unwrap().push(line);
     }
 
+    /// Forgets what was asked, which else would fill the memory of a long run.
+    pub(super) fn forget(&self) {
+        self.asked.lock().unwrap().clear();
+    }
+
     pub(super) fn last(&self) -> String {
         self.asked.lock().unwrap().last().cloned().unwrap_or_default()
     }

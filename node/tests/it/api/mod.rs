@@ -4,6 +4,7 @@ mod auth;
 mod bad_input;
 pub(crate) mod client;
 mod fake;
+mod hostile;
 mod openapi;
 mod operations;
 mod socket;
