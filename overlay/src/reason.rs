@@ -157,12 +157,8 @@ impl Refusal {
         match reason {
             abi::Reason::GuardrailDeny => Self::GuardrailDeny,
             abi::Reason::UnknownSource | abi::Reason::UnknownDestination => Self::UnknownService,
-            abi::Reason::Contract
-            | abi::Reason::GuardrailAllow
-            | abi::Reason::Audited
-            | abi::Reason::Learned
-            | abi::Reason::NoContract
-            | abi::Reason::UnknownCode => Self::NoContract,
+            // Those that allow, and those about packets, `decide` never refuses with.
+            _ => Self::NoContract,
         }
     }
 

@@ -16,8 +16,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 /// Each crate of the workspace, and the crates of the workspace that it may depend on.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("selvedge-abi", &[]),
+    ("selvedge-programs", &["selvedge-abi"]),
     ("selvedge-fabric", &["selvedge-abi"]),
     ("selvedge-transport", &["selvedge-fabric"]),
     ("selvedge-consensus", &["selvedge-fabric", "selvedge-transport"]),

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{arrows, tidy};
+use crate::{arrows, ebpf, tidy};
 
 /// The version of cargo-deny that continuous integration installs.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -52,8 +52,10 @@ pub(crate) fn verify(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs every test of the workspace.
+/// Runs every test of the workspace, once the eBPF programs in it are what their sources say.
 pub(crate) fn test(root: &Path) -> Result<()> {
+    eprintln!("== eBPF programs");
+    ebpf::check(root)?;
     eprintln!("== tests");
     cargo(root, &["test", "--workspace", "--locked"], &[])
 }

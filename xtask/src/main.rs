@@ -5,6 +5,7 @@
 
 mod arrows;
 mod checks;
+mod ebpf;
 mod tidy;
 
 use std::{path::Path, process::ExitCode};
@@ -21,10 +22,14 @@ Commands:
   test     verify, then every test of the workspace
   arrows   only the dependency arrows between the crates
   tidy     only the sizes of files and functions, and a few habits
+  ebpf build   builds the eBPF programs anew, into the committed object
+  ebpf check   builds them elsewhere and compares: is the object what its sources say?
 
 Environment:
   SELVEDGE_ADVISORIES=1     verify also asks the advisory database (needs network)
   SELVEDGE_REQUIRE_DENY=1   verify fails, rather than tells, when cargo-deny is not installed
+  SELVEDGE_REQUIRE_EBPF=1   test fails, rather than tells, when the eBPF programs cannot be built
+  SELVEDGE_EBPF_RUSTC=PATH  another compiler for the eBPF programs, with the sources of core
   SELVEDGE_REQUIRE_KERNEL=1 tests that need root or kernel features fail, rather than tell, without them
   SELVEDGE_FUZZ_SECONDS=N   how long each fuzz test runs
   SELVEDGE_FUZZ_SEED=N      repeats the inputs of a run that told this seed";
@@ -47,6 +52,11 @@ fn run() -> Result<()> {
         Some("test") => checks::verify(root).and_then(|()| checks::test(root)),
         Some("arrows") => arrows::check(root),
         Some("tidy") => tidy::check(root),
+        Some("ebpf") => match std::env::args().nth(2).as_deref() {
+            Some("build") => ebpf::build(root),
+            Some("check") => ebpf::check(root),
+            other => bail!("ebpf takes `build` or `check`, not {other:?}\n\n{USAGE}"),
+        },
         None | Some("help" | "-h" | "--help") => {
             println!("{USAGE}");
             Ok(())

@@ -143,7 +143,7 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason as u8), reason);
         }
-        let known: [(u8, &str); 9] = [
+        let known: [(u8, &str); 24] = [
             (1, "contract"),
             (2, "guardrail-allow"),
             (3, "audited"),
@@ -153,6 +153,21 @@ mod tests {
             (34, "unknown-source"),
             (35, "unknown-destination"),
             (36, "unknown-code"),
+            (64, "flow"),
+            (65, "gateway"),
+            (66, "icmp-error"),
+            (96, "not-attached"),
+            (97, "spoofed"),
+            (98, "misdelivered"),
+            (99, "truncated"),
+            (100, "malformed"),
+            (101, "fragment"),
+            (102, "extension-headers"),
+            (103, "not-ip"),
+            (104, "untracked-error"),
+            (105, "link-control"),
+            (106, "gateway-port"),
+            (107, "no-tables"),
         ];
         assert_eq!(Reason::ALL.map(|r| (r as u8, r.name())), known);
         assert_eq!(Reason::from_code(200), Reason::UnknownCode);

@@ -1,10 +1,12 @@
 //! Verdicts on packets: types and the `decide` function that the eBPF programs, the userspace twin,
 //! `explain`, the router and the simulation all share. `no_std`, no allocation, no panics.
 //!
-//! What is here is the *stateless* half: may this service open a flow to that one, on this protocol and
-//! port? It knows no packet and no flow. What a program on the packet path needs besides (flow table,
-//! source address check, fragments) calls it and has reason codes of its own from
-//! [`verdict::FIRST_PACKET_REASON`] on.
+//! * [`decide()`] is the stateless half: may this service open a flow to that one, on this protocol and
+//!   port? It knows no packet and no flow.
+//! * [`judge`] is the whole decision about a packet: it reads the headers, checks the addresses against
+//!   the [`Attachment`], follows flows, and calls `decide` where one is opened. Its reason codes begin at
+//!   [`verdict::FIRST_PACKET_REASON`].
+//! * [`layout`] is what else the maps in the kernel hold.
 //!
 //! # How the tables are laid out, and why
 //! Everything that takes thought happens once, in userspace, when the policy changes; a verdict is a few
@@ -20,11 +22,21 @@
 #![no_std]
 #![warn(missing_docs)]
 
+pub mod address;
+pub mod attachment;
 pub mod decide;
+pub mod flow;
+pub mod judge;
+pub mod layout;
+pub mod packet;
 pub mod tables;
 pub mod verdict;
 
+pub use address::Address;
+pub use attachment::Attachment;
 pub use decide::decide;
+pub use flow::{Direction, FlowEntry, FlowKey};
+pub use judge::{Judgement, Note};
 pub use tables::{Class, EdgeKey, Groups, MAX_RANGES, Range, Tables};
 pub use verdict::{Mode, Reason, Verdict};
 

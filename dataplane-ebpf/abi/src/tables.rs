@@ -110,7 +110,7 @@ impl Range {
     /// The verdict for ports in this range.
     #[must_use]
     #[inline(always)]
-    pub const fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         let reason = Reason::from_code(self.reason);
         Verdict { allow: reason.allows(), reason, mode: Mode::from_code(self.mode), rule: self.rule }
     }

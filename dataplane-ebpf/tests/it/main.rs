@@ -1,0 +1,7 @@
+//! Tests of the data plane: the twin anywhere, the kernel's part as root.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod differential;
+mod frames;
+mod support;
+mod swap;
