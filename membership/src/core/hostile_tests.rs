@@ -8,6 +8,7 @@ use selvedge_fabric::{
     key::{NodeId, Signer},
     policy::PolicyState,
     record::{Body, LinkFact, Load, Observation, Presence, Record, Seen, Topic, Version},
+    statement::Revocation,
 };
 use selvedge_fuzz::fuzz;
 
@@ -43,16 +44,20 @@ fn conversation(records: &[Record]) -> Vec<Vec<u8>> {
     }
     let heads =
         |bucket: usize| Bucket { index: u8::try_from(bucket).unwrap(), heads: store.heads(bucket).collect() };
+    let (node, key_of_5) = ("p5".parse().unwrap(), key(5).public_key());
+    let revocation = Revocation { fabric: FABRIC, epoch: 0, node, key: key_of_5, at_ms: 7 };
     let requests = [
         Request::Sums { from: 9, sums: store.sums().to_vec() },
         Request::Sums { from: 0, sums: vec![0; BUCKETS] },
         Request::Exchange { give: records.to_vec(), want: keys.clone() },
         Request::Exchange { give: Vec::new(), want: keys.clone() },
+        Request::Revocations(vec![revocation.sign(&key(9))]),
     ];
     let responses = [
         Response::Heads(keys.iter().map(|key| heads(key.bucket())).collect()),
         Response::Records(records.to_vec()),
         Response::Refused,
+        Response::Noted,
     ];
     let requests = requests.iter().map(|message| encode(message).unwrap());
     let responses = responses.iter().map(|message| encode(message).unwrap());
