@@ -13,6 +13,15 @@ use tokio::time::Instant;
 
 /// Round trips remembered of each peer; at a heartbeat of 150 ms, those of the last 40 seconds.
 const RTT_SAMPLES: usize = 256;
+/// Answers of a peer that are no measurement after it was silent: it has just started, or the path to it
+/// has. What they took is a handshake, a log that is read, a host on which everything starts at once; it
+/// says nothing of the distance, and would stretch elections for as long as it is remembered.
+const WARM_UP: u32 = 10;
+/// So many of the longest are left out, also while there are few: what the 99th percentile of all that are
+/// remembered leaves out. Otherwise two stalls among the first would pass for the distance.
+const OUTLIERS: usize = RTT_SAMPLES / 100 + 1;
+/// Fewer are no measurement: those left out must be a minority.
+const MIN_SAMPLES: usize = 2 * OUTLIERS + 1;
 
 /// What was heard of all peers.
 pub(crate) struct Contacts {
@@ -29,6 +38,8 @@ struct Inner {
 struct Peer {
     heard: Option<Instant>,
     rtts: VecDeque<Duration>,
+    /// Answers that are not measured yet.
+    warming_up: u32,
 }
 
 /// The last word of a leader.
@@ -51,12 +62,21 @@ impl Contacts {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something came from `peer`; `rtt` when it answered a request that costs it no disk write.
-    pub(crate) fn heard(&self, peer: u64, rtt: Option<Duration>) {
+    /// Something came from `peer`; `rtt` when it answered a request that costs it no disk write. A peer
+    /// that was not heard for `silence` is measured anew.
+    pub(crate) fn heard(&self, peer: u64, rtt: Option<Duration>, silence: Duration) {
+        let now = Instant::now();
         let mut inner = self.lock();
         let entry = inner.peers.entry(peer).or_default();
-        entry.heard = Some(Instant::now());
+        if entry.heard.replace(now).is_none_or(|before| now.duration_since(before) > silence) {
+            entry.rtts.clear();
+            entry.warming_up = WARM_UP;
+        }
         if let Some(rtt) = rtt {
+            if entry.warming_up > 0 {
+                entry.warming_up -= 1;
+                return;
+            }
             entry.rtts.push_back(rtt);
             if entry.rtts.len() > RTT_SAMPLES {
                 entry.rtts.pop_front();
@@ -78,11 +98,12 @@ impl Contacts {
         self.lock().peers.get(&peer).and_then(|p| p.heard).map(|at| at.elapsed())
     }
 
-    /// The 99th percentile of the round trips to `peers`: the largest of each one's.
-    pub(crate) fn rtt(&self, peers: impl Iterator<Item = u64>) -> Duration {
+    /// The 99th percentile of the round trips to `peers`: the largest of each one's. `None` before any was
+    /// measured.
+    pub(crate) fn rtt(&self, peers: impl Iterator<Item = u64>) -> Option<Duration> {
         let inner = self.lock();
         let of = |id| inner.peers.get(&id).and_then(|p| percentile_99(&p.rtts));
-        peers.filter_map(of).max().unwrap_or_default()
+        peers.filter_map(of).max()
     }
 
     /// Forgets peers that are no members any more.
@@ -94,20 +115,57 @@ impl Contacts {
 fn percentile_99(samples: &VecDeque<Duration>) -> Option<Duration> {
     let mut sorted: Vec<_> = samples.iter().copied().collect();
     sorted.sort_unstable();
-    sorted.get((sorted.len().saturating_sub(1)) * 99 / 100).copied()
+    let last = sorted.len().checked_sub(OUTLIERS + 1).filter(|_| sorted.len() >= MIN_SAMPLES)?;
+    sorted.get(last).copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn one_outlier_in_a_hundred_does_not_count() {
-        let contacts = Contacts::new();
-        for n in 0..200 {
-            contacts.heard(1, Some(Duration::from_millis(if n == 77 { 900 } else { 2 })));
+    const SILENCE: Duration = Duration::from_millis(600);
+    const NEAR: Duration = Duration::from_millis(2);
+    const STALLED: Duration = Duration::from_millis(400);
+
+    /// Answers of peer 1, a heartbeat apart.
+    async fn answers(contacts: &Contacts, count: usize, rtt: Duration) {
+        for _ in 0..count {
+            tokio::time::advance(Duration::from_millis(150)).await;
+            contacts.heard(1, Some(rtt), SILENCE);
         }
-        assert_eq!(contacts.rtt([1, 2].into_iter()), Duration::from_millis(2));
+    }
+
+    fn rtt(contacts: &Contacts) -> Option<Duration> {
+        contacts.rtt([1, 2].into_iter())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_outliers_do_not_count_and_more_do() {
+        let contacts = Contacts::new();
+        answers(&contacts, WARM_UP as usize, NEAR).await;
+        answers(&contacts, MIN_SAMPLES - 1, STALLED).await;
+        assert_eq!(rtt(&contacts), None, "too few to tell");
+        tokio::time::advance(SILENCE * 2).await;
+        answers(&contacts, WARM_UP as usize, NEAR).await;
+        for stalls in [OUTLIERS, 1] {
+            answers(&contacts, 20, NEAR).await;
+            assert_eq!(rtt(&contacts), Some(NEAR));
+            answers(&contacts, stalls, STALLED).await;
+        }
+        assert_eq!(rtt(&contacts), Some(STALLED));
+        answers(&contacts, RTT_SAMPLES, NEAR).await;
+        assert_eq!(rtt(&contacts), Some(NEAR));
         assert!(contacts.silence(1).is_some() && contacts.silence(2).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_start_is_no_distance() {
+        let contacts = Contacts::new();
+        answers(&contacts, 50, NEAR).await;
+        tokio::time::advance(SILENCE * 2).await;
+        answers(&contacts, 8, STALLED).await;
+        assert_eq!(rtt(&contacts), None, "not measured yet");
+        answers(&contacts, 50, NEAR).await;
+        assert_eq!(rtt(&contacts), Some(NEAR));
     }
 }

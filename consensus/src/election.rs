@@ -166,7 +166,10 @@ pub(crate) async fn heartbeats(core: Arc<Core>) {
             continue;
         }
         let others = core.voters().into_keys().filter(|id| *id != core.id);
-        core.link.set_rtt(core.link.contacts.rtt(others));
+        // Until it has measured, a new leader keeps what the one before it said.
+        if let Some(rtt) = core.link.contacts.rtt(others) {
+            core.link.set_rtt(rtt);
+        }
         core.link.set_quorum(core.quorum_is_fresh());
         if core.raft.trigger().heartbeat().await.is_err() {
             return;

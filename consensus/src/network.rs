@@ -94,7 +94,12 @@ impl Link {
     }
 
     pub(crate) fn set_rtt(&self, rtt: Duration) {
+        let before = self.timers().election;
         self.rtt_us.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let election = self.timers().election;
+        if election != before {
+            tracing::info!(?rtt, ?election, "the election timeout follows the round trip between voters");
+        }
     }
 
     /// What this node, when it leads, tells its followers about its quorum.
@@ -125,7 +130,7 @@ impl Link {
         let sent = Instant::now();
         let bytes = self.rpc.request(peer, Bytes::from(body), within).await?;
         if let Some(id) = id {
-            self.contacts.heard(id, measures.then(|| sent.elapsed()));
+            self.contacts.heard(id, measures.then(|| sent.elapsed()), self.timers().election);
         }
         match wire::decode(&bytes)? {
             Answer::Fenced { epoch } => {

@@ -46,7 +46,7 @@ async fn answer(core: &Arc<Core>, from: u64, name: &NodeName, request: Request) 
     if let Some(why) = core.stopped() {
         return Answer::Stopped { why };
     }
-    core.link.contacts.heard(from, None);
+    core.link.contacts.heard(from, None, core.link.timers().election);
     if let Some(leader) = spoken_as_leader(&request.ask)
         && leader.leader_id().voted_for() != Some(from)
     {

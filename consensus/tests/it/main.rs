@@ -8,6 +8,7 @@ mod disk_full;
 mod elections;
 mod fabric;
 mod faults;
+mod gaps;
 mod loopback;
 mod power_cut;
 mod virtual_net;

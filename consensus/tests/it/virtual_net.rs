@@ -41,6 +41,7 @@ struct State {
     weather: Weather,
     replicas: BTreeMap<NodeName, (Replica, PublicKey)>,
     cut_off: BTreeSet<NodeName>,
+    slow: BTreeMap<NodeName, Duration>,
 }
 
 /// The network and the nodes on it.
@@ -60,9 +61,9 @@ enum Fate {
 impl VirtualNet {
     pub(crate) fn new(seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        let (weather, replicas, cut_off) =
-            (Weather { max_delay_ms: 4, ..Weather::default() }, BTreeMap::new(), BTreeSet::new());
-        Self(Arc::new(Mutex::new(State { random, weather, replicas, cut_off })))
+        let weather = Weather { max_delay_ms: 4, ..Weather::default() };
+        let (replicas, cut_off, slow) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self(Arc::new(Mutex::new(State { random, weather, replicas, cut_off, slow })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,6 +77,11 @@ impl VirtualNet {
     /// Cuts a node off from all others, in both directions.
     pub(crate) fn cut(&self, node: &NodeName) {
         self.state().cut_off.insert(node.clone());
+    }
+
+    /// What is sent to this node takes so much longer.
+    pub(crate) fn slow(&self, node: &NodeName, by: Duration) {
+        self.state().slow.insert(node.clone(), by);
     }
 
     pub(crate) fn heal(&self) {
@@ -99,7 +105,8 @@ impl VirtualNet {
         if state.random.random_bool(weather.loss) {
             return Fate::Lost;
         }
-        let delay = Duration::from_millis(state.random.random_range(0..=weather.max_delay_ms));
+        let more = state.slow.get(to).copied().unwrap_or_default();
+        let delay = Duration::from_millis(state.random.random_range(0..=weather.max_delay_ms)) + more;
         Fate::Delivered { delay, repeated: state.random.random_bool(weather.repeat) }
     }
 
