@@ -155,6 +155,8 @@ mod tests {
             "token list",
             "token revoke AAAAAAAAAAAA",
             "members",
+            "links",
+            "routes -o wide",
             "status",
             "quorum status",
             "endpoint register --service a@shop --token-file t --port tcp/80=8080 --check http:8080/healthz",

@@ -79,6 +79,9 @@ pub struct NodeConfig {
     /// The embedded DNS.
     #[serde(default)]
     pub dns: DnsConfig,
+    /// Packets between nodes.
+    #[serde(default)]
+    pub overlay: OverlayConfig,
     /// Time-outs.
     #[serde(default)]
     pub timers: Timers,
@@ -155,6 +158,39 @@ impl Default for DnsConfig {
     }
 }
 
+/// Packets between nodes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct OverlayConfig {
+    /// Whether this node sends, takes and carries packets.
+    pub enabled: Enabled,
+    /// Name of the TUN device.
+    pub tun: String,
+    /// Largest packet of the overlay, bytes. The default passes every underlay without being found out
+    /// first; a larger one passes too, in two datagrams where the underlay is narrow.
+    pub mtu: u16,
+    /// Whether direct links to nodes with which there is traffic are tried; otherwise packets go over
+    /// processors.
+    pub direct: bool,
+}
+
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        Self { enabled: Enabled::Off, tun: "selvedge0".to_owned(), mtu: 1_280, direct: true }
+    }
+}
+
+/// Whether a part that needs root is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enabled {
+    /// Where the system allows it; told when it does not.
+    Auto,
+    /// Never.
+    #[default]
+    Off,
+}
+
 /// Time-outs of elections and failure detection.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -207,6 +243,7 @@ impl Default for NodeConfig {
             listen: Listen::default(),
             advertise: Advertise::default(),
             dns: DnsConfig::default(),
+            overlay: OverlayConfig::default(),
             timers: Timers::default(),
             certificates: Certificates::default(),
             accept_new_host: false,
@@ -251,6 +288,14 @@ impl NodeConfig {
         }
         if self.listen.dns.iter().any(|a| a.ip().is_unspecified()) {
             return value("listen.dns", "would answer strangers: name loopback or overlay addresses");
+        }
+        // IPv6 needs the one (RFC 8200, section 5), two datagrams of the narrowest underlay hold the other.
+        if !(1_280..=2_000).contains(&self.overlay.mtu) {
+            return value("overlay.mtu", "must be 1280 to 2000");
+        }
+        let tun = &self.overlay.tun;
+        if tun.is_empty() || tun.len() > 15 || !tun.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+            return value("overlay.tun", "must be 1 to 15 letters, digits or '-'");
         }
         if self.dns.workers == 0 || self.dns.workers > 64 {
             return value("dns.workers", "must be 1 to 64");

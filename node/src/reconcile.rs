@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use selvedge_consensus::QuorumStatus;
 use selvedge_fabric::{
+    UnixMs,
     plan::Plan,
     planner::{Local, Prepared, plan_with},
     policy::PolicyState,
@@ -29,21 +30,22 @@ pub struct Planner {
     revocations: watch::Receiver<Arc<Revocations>>,
     view: watch::Receiver<Arc<View>>,
     quorum: watch::Receiver<Arc<QuorumStatus>>,
-    local: Local,
+    local: watch::Receiver<Local>,
+    confirmed_ms: Option<UnixMs>,
     prepared: Option<Prepared>,
 }
 
 impl Planner {
-    /// Plans from these snapshots.
+    /// Plans from these snapshots. When the policy was confirmed is found out here.
     #[must_use]
     pub const fn new(
         policy: watch::Receiver<Arc<PolicyState>>,
         revocations: watch::Receiver<Arc<Revocations>>,
         view: watch::Receiver<Arc<View>>,
         quorum: watch::Receiver<Arc<QuorumStatus>>,
-        local: Local,
+        local: watch::Receiver<Local>,
     ) -> Self {
-        Self { policy, revocations, view, quorum, local, prepared: None }
+        Self { policy, revocations, view, quorum, local, confirmed_ms: None, prepared: None }
     }
 
     /// The plan by the present snapshots.
@@ -54,16 +56,18 @@ impl Planner {
         let quorum = self.quorum.borrow_and_update().quorum;
         let now = clock::unix_ms();
         if quorum {
-            self.local.policy_confirmed_ms = Some(now);
+            self.confirmed_ms = Some(now);
         }
+        let policy_confirmed_ms = self.confirmed_ms;
+        let local = Local { policy_confirmed_ms, ..self.local.borrow_and_update().clone() };
         // Facts change far more often than intent: what only intent decides is kept. It is prepared from
         // what was agreed, whose hash the others know; which nodes serve is decided with the revocations.
-        let prepared = match self.prepared.take().filter(|p| p.is_current(&policy, &self.local, now)) {
+        let prepared = match self.prepared.take().filter(|p| p.is_current(&policy, &local, now)) {
             Some(prepared) => prepared,
-            None => Prepared::new(&policy, &self.local, now),
+            None => Prepared::new(&policy, &local, now),
         };
         let enforced = revocations.enforced(&policy);
-        let plan = plan_with(&prepared, enforced.as_ref().unwrap_or(&policy), &view, &self.local, now);
+        let plan = plan_with(&prepared, enforced.as_ref().unwrap_or(&policy), &view, &local, now);
         self.prepared = Some(prepared);
         plan
     }
@@ -75,6 +79,7 @@ impl Planner {
             Ok(()) = self.policy.changed() => {}
             Ok(()) = self.revocations.changed() => {}
             Ok(()) = self.view.changed() => {}
+            Ok(()) = self.local.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -24,19 +24,33 @@ pub enum Own {
 /// # Panics
 /// When the test has to be skipped and must not be.
 pub fn with_own(what: Own, drill: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<bool> {
+    as_root(|| {
+        // Namespaces belong to threads: this one ends with the drill.
+        let run = || {
+            separate(what)?;
+            drill()
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(run).join());
+        ended.map_err(|_| anyhow::anyhow!("the drill panicked"))?
+    })
+}
+
+/// Runs `drill` if this is root. Returns whether it ran: without root it is skipped, which
+/// `SELVEDGE_REQUIRE_KERNEL=1` forbids.
+///
+/// # Errors
+/// Those of the drill.
+///
+/// # Panics
+/// When the test has to be skipped and must not be.
+pub fn as_root(drill: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<bool> {
     if !rustix::process::geteuid().is_root() {
         let required = env::var("SELVEDGE_REQUIRE_KERNEL").is_ok_and(|v| v == "1");
         assert!(!required, "SELVEDGE_REQUIRE_KERNEL=1, but this test needs root and has it not");
         eprintln!("SKIPPED: needs root");
         return Ok(false);
     }
-    // Namespaces belong to threads: this one ends with the drill.
-    let run = || {
-        separate(what)?;
-        drill()
-    };
-    let ended = std::thread::scope(|scope| scope.spawn(run).join());
-    ended.map_err(|_| anyhow::anyhow!("the drill panicked"))??;
+    drill()?;
     Ok(true)
 }
 

@@ -5,7 +5,8 @@
 //! they measure should not be each other.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError, mpsc},
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub mod binary;
 pub mod capture;
 pub mod dns;
+pub mod islands;
 pub mod kernel;
 mod newcomer;
 mod node;
@@ -288,10 +290,28 @@ fn run_at(socket: &Path, args: &[&str]) -> anyhow::Result<Finished> {
 /// # Errors
 /// When it does not, or prints no JSON.
 pub fn ask(node: &LabNode, args: &[&str]) -> anyhow::Result<Value> {
-    let finished = run(node, &[args, &["-o", "json"]].concat())?;
-    let said = || format!("{} on {}: {}", args.join(" "), node.name, finished.stderr.trim());
+    ask_at(&node.socket, args)
+}
+
+fn ask_at(socket: &Path, args: &[&str]) -> anyhow::Result<Value> {
+    let finished = run_at(socket, &[args, &["-o", "json"]].concat())?;
+    let said = || format!("{} at {}: {}", args.join(" "), socket.display(), finished.stderr.trim());
     ensure!(finished.code == 0, "exit code {}: {}", finished.code, said());
     serde_json::from_str(&finished.stdout).with_context(said)
+}
+
+/// The metrics of the node behind `socket`, as text.
+///
+/// # Errors
+/// When it does not answer.
+pub fn metrics(socket: &Path) -> anyhow::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
+    Ok(text)
 }
 
 /// Waits until a node's events have one of this code whose subject or message contains all of `words`.

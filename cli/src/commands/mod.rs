@@ -13,6 +13,7 @@ mod export;
 mod fabric;
 mod get;
 mod history;
+mod links;
 mod members;
 mod meta;
 mod node;
@@ -20,6 +21,7 @@ mod node_run;
 mod quorum;
 mod reach;
 mod resolve;
+mod routes;
 mod status;
 mod token;
 
@@ -55,6 +57,10 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     /// Membership as this node sees it
     Members(members::MembersArgs),
+    /// Links of the overlay of this node
+    Links(links::LinksArgs),
+    /// Ways over the overlay from this node to all others
+    Routes(routes::RoutesArgs),
     /// Leader, voters, and what their placement survives
     #[command(subcommand)]
     Quorum(quorum::QuorumCommand),
@@ -111,6 +117,8 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Token(command) => token::run(global, command).await,
         Command::Status(args) => status::run(global, args).await,
         Command::Members(args) => members::run(global, args).await,
+        Command::Links(args) => links::run(global, args).await,
+        Command::Routes(args) => routes::run(global, args).await,
         Command::Quorum(command) => quorum::run(global, command).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Apply(args) => apply::run(global, args).await,

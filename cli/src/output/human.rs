@@ -26,6 +26,19 @@ pub(crate) fn rtt(ms: f64) -> String {
     if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
 }
 
+/// Bytes in steps of a thousand: `12 B`, `1.5 kB`, `20 MB`.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    let (mut scaled, mut unit) = (n as f64, "B");
+    for larger in UNITS {
+        if scaled < 1_000.0 {
+            break;
+        }
+        (scaled, unit) = (scaled / 1_000.0, larger);
+    }
+    if unit == "B" || scaled >= 10.0 { format!("{scaled:.0} {unit}") } else { format!("{scaled:.1} {unit}") }
+}
+
 /// `1 node`, `2 nodes`.
 pub(crate) fn count(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
@@ -34,6 +47,15 @@ pub(crate) fn count(n: usize, word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_have_two_digits_or_three() {
+        let cases =
+            [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (20_400_000, "20 MB"), (3 << 50, "3378 TB")];
+        for (n, text) in cases {
+            assert_eq!(bytes(n), text);
+        }
+    }
 
     #[test]
     fn spans_have_two_units() {

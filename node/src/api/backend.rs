@@ -21,9 +21,9 @@ use super::{
     error::ApiError,
     types::{
         ApplyReply, AssertReply, Description, DiscoverReply, Endpoint, EventItem, ExplainReply, HistoryItem,
-        Manifest, Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest, Registered,
-        ResolveReply, RevocationDraft, RevocationReply, RevocationStatement, SelfReply, ServiceStat, Status,
-        TokenCreated, TokenItem, TokenRequest, WaitReply,
+        Link, Manifest, Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest,
+        Registered, ResolveReply, RevocationDraft, RevocationReply, RevocationStatement, Route, SelfReply,
+        ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
     },
 };
 
@@ -68,6 +68,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Members as this node sees them, by name.
     async fn members(&self) -> Result<Vec<Member>>;
+    /// Links of this node's overlay, by peer; none where it is off.
+    async fn links(&self) -> Result<Vec<Link>>;
+    /// The ways from this node to all others, where no contract constrains them; none where the overlay
+    /// is off.
+    async fn routes(&self) -> Result<Vec<Route>>;
     /// Health of fabric and node.
     async fn status(&self) -> Result<Status>;
     /// Leader, voters, what the placement survives.

@@ -25,7 +25,7 @@ use super::handlers::{endpoint, fabric, intent, operate, query, token, watch, wo
     paths(
         intent::apply, intent::diff, intent::delete, intent::list, intent::get_object, intent::describe,
         intent::export, intent::history, intent::rollback, intent::wait,
-        fabric::me, fabric::status, fabric::members, fabric::quorum, fabric::set_state, fabric::remove,
+        fabric::me, fabric::status, fabric::members, fabric::links, fabric::routes, fabric::quorum, fabric::set_state, fabric::remove,
         fabric::revocation_draft, fabric::revoke,
         token::list, token::create, token::revoke,
         endpoint::list, endpoint::register, endpoint::deregister,

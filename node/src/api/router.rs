@@ -87,6 +87,8 @@ fn fabric_routes() -> Router<App> {
         .route("/v1/self", get(fabric::me))
         .route("/v1/status", get(fabric::status))
         .route("/v1/members", get(fabric::members))
+        .route("/v1/links", get(fabric::links))
+        .route("/v1/routes", get(fabric::routes))
         .route("/v1/quorum", get(fabric::quorum))
         .route("/v1/nodes/{name}/state", put(fabric::set_state))
         .route("/v1/nodes/{name}/revocation", get(fabric::revocation_draft))

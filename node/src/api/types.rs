@@ -12,8 +12,8 @@ mod workload;
 
 pub use endpoint::{Check, CheckKind, Endpoint, EndpointPort, RegisterRequest, Registered};
 pub use fabric::{
-    Alarm, Counts, EventItem, Me, Member, NodeState, NodeStateRequest, QuorumReport, Readiness, Replica,
-    RevocationDraft, RevocationReply, RevocationStatement, Status, ZoneHealth, ZoneState,
+    Alarm, Counts, EventItem, Link, Me, Member, NodeState, NodeStateRequest, QuorumReport, Readiness,
+    Replica, RevocationDraft, RevocationReply, RevocationStatement, Route, Status, ZoneHealth, ZoneState,
 };
 pub use intent::{
     ApplyReply, Change, DeleteRequest, Description, HistoryItem, Manifest, ManifestFile, ManifestFiles,

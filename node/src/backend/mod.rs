@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod intent;
+mod links;
 mod members;
 mod names;
 mod references;
@@ -15,7 +16,7 @@ mod tokens;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,7 @@ use selvedge_fabric::{
     view::View,
 };
 use selvedge_membership::Membership;
+use selvedge_overlay::Overlay;
 use tokio::sync::watch;
 
 use crate::{
@@ -79,6 +81,8 @@ pub struct Node {
     pub advertised: Vec<SocketAddr>,
     /// Revision and member generation for the watch streams.
     pub watches: Watches,
+    /// The overlay, where and once it runs.
+    pub overlay: Arc<OnceLock<Overlay>>,
     /// Counters of the subsystems, as Prometheus text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -225,6 +229,14 @@ impl Backend for Node {
 
     async fn members(&self) -> Result<Vec<types::Member>> {
         Ok(self.list_members())
+    }
+
+    async fn links(&self) -> Result<Vec<types::Link>> {
+        Ok(self.list_links())
+    }
+
+    async fn routes(&self) -> Result<Vec<types::Route>> {
+        Ok(self.list_routes())
     }
 
     async fn status(&self) -> Result<types::Status> {

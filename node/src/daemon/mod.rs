@@ -6,6 +6,7 @@
 
 mod admission;
 mod lock;
+mod overlay;
 mod parts;
 mod release;
 mod serve;
@@ -25,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     admission::Admitted,
+    overlay::OverlayCell,
     parts::{Parts, Reached},
 };
 use crate::{
@@ -63,6 +65,7 @@ struct Daemon {
     source: PolicySource,
     membership: Membership,
     dns: Arc<Dns>,
+    overlay: OverlayCell,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -88,12 +91,14 @@ impl Daemon {
         let endpoints = Endpoints::open(&parts.dir)?;
 
         // No TUN and nothing attached yet: an endpoint asks from its own loopback address.
-        let local = Local { me: Some(me.clone()), ..Local::default() };
+        let (local, local_rx) = watch::channel(Local { me: Some(me.clone()), ..Local::default() });
         let mut planner =
-            Planner::new(source.policy(), revocations.known(), membership.view(), source.status(), local);
+            Planner::new(source.policy(), revocations.known(), membership.view(), source.status(), local_rx);
         let (plan, plan_rx) = watch::channel(Arc::new(planner.plan()));
         let dns = parts.start_dns(plan_rx.clone()).await?;
         parts.tasks.spawn(reconcile::run(planner, plan, membership.clone(), parts.stop.clone()));
+
+        let overlay = parts.start_overlay(&bound, &source, &membership, &sealing, plan_rx.clone(), local);
 
         let issuer = Arc::new(IssuerSource::new(me.clone(), sealing));
         issuer.follow(source.policy());
@@ -120,7 +125,8 @@ impl Daemon {
             certificate: CertificateClock::new(credentials.clone()),
             advertised: parts.reached.fabric.clone(),
             watches: parts.start_watches(plan_rx, &membership),
-            metrics: serve::metrics(&bound.transport, &membership, &dns),
+            metrics: serve::metrics(&bound.transport, &membership, &dns, &overlay),
+            overlay: overlay.clone(),
         });
         serve::start_api(node, &parts.config.listen, credentials, &parts.tasks, &parts.stop).await?;
         if let Some(replica) = source.replica() {
@@ -128,7 +134,7 @@ impl Daemon {
         }
         tracing::info!(node = %me, "started");
         let Parts { tasks, stop, .. } = parts;
-        Ok(Self { transport: bound.transport, source, membership, dns, tasks, stop })
+        Ok(Self { transport: bound.transport, source, membership, dns, overlay, tasks, stop })
     }
 
     /// Takes everything down, in the reverse order of starting.
@@ -137,6 +143,9 @@ impl Daemon {
         self.stop.cancel();
         self.tasks.close();
         self.dns.shutdown().await;
+        if let Some(overlay) = self.overlay.get() {
+            overlay.shutdown().await;
+        }
         self.membership.shutdown().await;
         self.source.shutdown().await;
         self.transport.close().await;

@@ -12,10 +12,12 @@ use anyhow::Context;
 use selvedge_dns::Dns;
 use selvedge_fabric::plan::Plan;
 use selvedge_membership::Membership;
+use selvedge_overlay::Overlay;
 use selvedge_transport::{Credentials, Transport};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::overlay::OverlayCell;
 use crate::{
     api::{ApiServer, Backend, UnixSocket},
     config::{DnsConfig, Listen, NodeConfig, Profile},
@@ -123,8 +125,10 @@ pub(super) fn metrics(
     transport: &Transport,
     membership: &Membership,
     dns: &Arc<Dns>,
+    overlay: &OverlayCell,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
     let (transport, membership, dns) = (transport.clone(), membership.clone(), dns.clone());
+    let overlay = Arc::clone(overlay);
     Arc::new(move || {
         let mut text = String::new();
         let counted = dns.metrics();
@@ -167,6 +171,9 @@ pub(super) fn metrics(
             family(&mut text, name, help, [(String::new(), value)]);
         }
         membership_metrics(&mut text, &membership);
+        if let Some(overlay) = overlay.get() {
+            overlay_metrics(&mut text, overlay);
+        }
         text
     })
 }
@@ -175,6 +182,21 @@ fn membership_metrics(text: &mut String, membership: &Membership) {
     let counted = membership.metrics();
     let values = counted.iter().into_iter().map(|(k, v)| (format!("{{kind=\"{k}\"}}"), v));
     family(text, "selvedge_records", "Gossiped records, by what became of them.", values);
+}
+
+fn overlay_metrics(text: &mut String, overlay: &Overlay) {
+    let counted = overlay.counters();
+    let packets = [("sent", counted.sent), ("delivered", counted.delivered), ("carried", counted.carried)];
+    let packets = packets.map(|(kind, value)| (format!("{{kind=\"{kind}\"}}"), value));
+    family(text, "selvedge_overlay_packets", "Packets by what became of them.", packets);
+    let refused = counted.refusals().map(|(why, value)| (format!("{{reason=\"{why}\"}}"), value));
+    family(text, "selvedge_overlay_refused", "Packets that were dropped, by reason.", refused);
+    let links = overlay.links();
+    let bytes = links.iter().flat_map(|link| {
+        let of = |direction: &str| format!("{{peer=\"{}\",direction=\"{direction}\"}}", link.peer);
+        [(of("tx"), link.tx_bytes), (of("rx"), link.rx_bytes)]
+    });
+    family(text, "selvedge_link_bytes", "Bytes in datagrams of links.", bytes);
 }
 
 /// One counter family in the OpenMetrics text format.

@@ -58,6 +58,12 @@ impl SealingKey {
         self.public
     }
 
+    /// The secret half, for the overlay's handshakes.
+    #[must_use]
+    pub fn secret(&self) -> Zeroizing<[u8; 32]> {
+        self.secret.clone()
+    }
+
     /// Reads a key file.
     ///
     /// # Errors

@@ -167,3 +167,42 @@ async fn packets_go_over_a_processor_and_around_one_that_dies() {
     assert!(carried(&fabric, other) > before);
     fabric.stop().await;
 }
+
+/// Prints what one packet costs at several sizes, directly and over a processor; asserts nothing about
+/// it. `cargo test --release -p selvedge-overlay -- --ignored --nocapture what_packets_cost`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints costs; asserts nothing about them"]
+async fn what_packets_cost() {
+    const PACKETS: usize = 20_000;
+    const IN_FLIGHT: usize = 64;
+    let mut fabric = Fabric::start(3, &[(1, 2), (3, 2)]);
+    fabric.until("a way", |fabric| fabric.path(1, 3) == Some(3) && fabric.path(1, 2) == Some(2)).await;
+    for to in [2, 3] {
+        for size in [200_usize, 1_280, 1_320, 1_400] {
+            let packet = Bytes::from(question(1, to, &vec![7; size - 28]));
+            fabric.pass(1, to, packet.to_vec()).await;
+            let tx = |fabric: &Fabric| fabric.nodes[&1].overlay.links()[0].clone();
+            let (before, began) = (tx(&fabric), Instant::now());
+            let send = fabric.nodes[&1].tun.send.clone();
+            let (mut sent, mut got) = (0, 0);
+            while got < PACKETS {
+                while sent < PACKETS && sent - got < IN_FLIGHT {
+                    send.send(packet.clone()).await.unwrap();
+                    sent += 1;
+                }
+                let there = fabric.nodes.get_mut(&to).unwrap();
+                match tokio::time::timeout(Duration::from_secs(2), there.tun.receive.recv()).await {
+                    Ok(Some(_)) => got += 1,
+                    _ => break,
+                }
+            }
+            let per_packet = began.elapsed().as_secs_f64() * 1e6 / got.max(1) as f64;
+            let bytes = (tx(&fabric).tx_bytes - before.tx_bytes) / got.max(1) as u64;
+            let how = if to == 2 { "direct" } else { "sealed over one processor" };
+            println!(
+                "{how}, {size} bytes: {per_packet:.1} µs and {bytes} bytes on the link each, {got} of {sent}"
+            );
+        }
+    }
+    fabric.stop().await;
+}

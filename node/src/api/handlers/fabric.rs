@@ -10,8 +10,8 @@ use super::{By, Ctx, Problem, Reply};
 use crate::api::{
     error::ApiError,
     types::{
-        ApplyReply, Me, Member, NodeStateRequest, QuorumReport, RevocationDraft, RevocationReply,
-        RevocationStatement, Status,
+        ApplyReply, Link, Me, Member, NodeStateRequest, QuorumReport, RevocationDraft, RevocationReply,
+        RevocationStatement, Route, Status,
     },
 };
 
@@ -34,6 +34,20 @@ pub(in crate::api) async fn status(State(app): Ctx) -> Reply<Status> {
     responses((status = 200, description = "Members", body = Vec<Member>), Problem))]
 pub(in crate::api) async fn members(State(app): Ctx) -> Reply<Vec<Member>> {
     app.backend.members().await.map(Json)
+}
+
+/// Links of this node's overlay.
+#[utoipa::path(get, path = "/v1/links", tag = "fabric",
+    responses((status = 200, description = "Links; none where the overlay is off", body = Vec<Link>), Problem))]
+pub(in crate::api) async fn links(State(app): Ctx) -> Reply<Vec<Link>> {
+    app.backend.links().await.map(Json)
+}
+
+/// The ways from this node to all others, where no contract constrains them.
+#[utoipa::path(get, path = "/v1/routes", tag = "fabric",
+    responses((status = 200, description = "Routes; none where the overlay is off", body = Vec<Route>), Problem))]
+pub(in crate::api) async fn routes(State(app): Ctx) -> Reply<Vec<Route>> {
+    app.backend.routes().await.map(Json)
 }
 
 /// Leader, voters, and what the placement survives.

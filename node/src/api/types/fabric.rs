@@ -48,6 +48,42 @@ pub struct Member {
     pub software: Option<String>,
 }
 
+/// A link of the overlay.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Link {
+    /// The node at the other end.
+    pub peer: String,
+    /// `up`, `probing` (connected, not answering) or `down`.
+    pub state: String,
+    /// Smoothed round trip; none before it was measured.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    /// Part of the newest probes that was lost, 0 to 1.
+    pub loss: f64,
+    /// Bytes sent in datagrams.
+    pub tx_bytes: u64,
+    /// Bytes received in datagrams.
+    pub rx_bytes: u64,
+    /// Largest datagram that the path carries now.
+    #[serde(default)]
+    pub max_datagram_bytes: Option<usize>,
+}
+
+/// The way to a node over the overlay, where no contract constrains it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Route {
+    /// Where to.
+    pub node: String,
+    /// The neighbour that packets are handed to; none when there is no way.
+    #[serde(default)]
+    pub next_hop: Option<String>,
+    /// Every node on the way, both ends included.
+    pub path: Vec<String>,
+    /// The node's own overlay addresses.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
 /// Health of the fabric and of this node, as seen from here.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {

@@ -15,9 +15,9 @@ use selvedge_node::api::{
     backend::Result,
     types::{
         ApplyReply, AssertReply, Change, Description, DiscoverReply, Endpoint, EventItem, ExplainReply,
-        HistoryItem, Manifest, Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness,
+        HistoryItem, Link, Manifest, Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness,
         RegisterRequest, Registered, ResolveReply, RevocationDraft, RevocationReply, RevocationStatement,
-        SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
+        Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
     },
 };
 use tokio::sync::watch;
@@ -188,6 +188,14 @@ impl Backend for Fake {
 
     async fn members(&self) -> Result<Vec<Member>> {
         Ok(vec![Member { name: "aws-1".into(), state: "alive".into(), ..Member::default() }])
+    }
+
+    async fn links(&self) -> Result<Vec<Link>> {
+        Ok(vec![Link { peer: "gcp-1".into(), state: "up".into(), ..Link::default() }])
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>> {
+        Ok(vec![Route { node: "gcp-1".into(), ..Route::default() }])
     }
 
     async fn status(&self) -> Result<Status> {

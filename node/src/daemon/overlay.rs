@@ -1,0 +1,171 @@
+//! The overlay's place in the daemon: it starts when there is a policy to plan by and a TUN can be made,
+//! and its measurements become facts.
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+use selvedge_fabric::{
+    address::Ipv4Pool,
+    event::{EventSink, Severity},
+    key::Signer,
+    plan::{Addresses, Plan, Routing},
+    planner::Local,
+    policy::{FabricParams, PolicyState},
+    record::{Body, LinkFact},
+};
+use selvedge_membership::Membership;
+use selvedge_overlay::{Device, DeviceOptions, Options, Overlay};
+use selvedge_transport::Transport;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::parts::{Bound, Parts};
+use crate::{
+    config::{Enabled, OverlayConfig},
+    events::Events,
+    follow::PolicySource,
+    pki::SealingKey,
+};
+
+/// The overlay, once it runs; never, where it is off.
+pub(crate) type OverlayCell = Arc<OnceLock<Overlay>>;
+
+/// Length of the fabric's IPv6 prefix.
+const ULA_PREFIX_LEN: u8 = 48;
+
+impl Parts {
+    /// Starts the overlay as soon as it can be, unless it is off.
+    pub(super) fn start_overlay(
+        &self,
+        bound: &Bound,
+        source: &PolicySource,
+        membership: &Membership,
+        sealing: &SealingKey,
+        plan: watch::Receiver<Arc<Plan>>,
+        local: watch::Sender<Local>,
+    ) -> OverlayCell {
+        let cell = OverlayCell::default();
+        if self.config.overlay.enabled == Enabled::Off {
+            return cell;
+        }
+        let starting = Starting {
+            config: self.config.overlay.clone(),
+            me: self.key.public_key().node_id(),
+            transport: bound.transport.clone(),
+            membership: membership.clone(),
+            sealing_secret: sealing.secret(),
+            policy: source.policy(),
+            plan,
+            local,
+            events: self.events.clone(),
+            cell: Arc::clone(&cell),
+        };
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(starting.run()));
+        cell
+    }
+}
+
+/// An overlay that waits for its policy.
+struct Starting {
+    config: OverlayConfig,
+    me: selvedge_fabric::key::NodeId,
+    transport: Transport,
+    membership: Membership,
+    sealing_secret: Zeroizing<[u8; 32]>,
+    policy: watch::Receiver<Arc<PolicyState>>,
+    plan: watch::Receiver<Arc<Plan>>,
+    local: watch::Sender<Local>,
+    events: Events,
+    cell: OverlayCell,
+}
+
+impl Starting {
+    async fn run(mut self) {
+        let Some((params, addresses)) = self.admitted().await else { return };
+        let device = match open(&self.config, &params, &addresses) {
+            Ok(device) => device,
+            Err(error) => {
+                let text = format!(
+                    "packets of this node stay on it: {error:#}. Run it as root, or set overlay.enabled = \"off\""
+                );
+                return self.events.emit(
+                    Severity::Warning,
+                    "overlay-off",
+                    self.transport.me().as_str(),
+                    text,
+                );
+            }
+        };
+        let (routing_out, routing) = watch::channel(Arc::clone(&self.plan.borrow().routing));
+        let overlay = Overlay::start(Options {
+            transport: self.transport.clone(),
+            me: self.me,
+            sealing_secret: self.sealing_secret.clone(),
+            routing,
+            tun: Arc::new(device),
+            direct: self.config.direct,
+        });
+        let facts = overlay.facts();
+        // Set once, here.
+        let _ = self.cell.set(overlay);
+        self.local.send_modify(|local| local.tun = true);
+        tracing::info!(tun = %self.config.tun, mtu = self.config.mtu, "overlay started");
+        let announced = announce(facts, self.membership);
+        tokio::join!(hand_on(self.plan, routing_out), announced);
+    }
+
+    /// The fabric's parameters and this node's addresses, when it is admitted.
+    async fn admitted(&mut self) -> Option<(FabricParams, Addresses)> {
+        loop {
+            let params = self.policy.borrow_and_update().params.clone();
+            let routing = Arc::clone(&self.plan.borrow_and_update().routing);
+            let me = routing.me.and_then(|me| routing.nodes.get(&me));
+            if let (Some(params), Some(me)) = (params, me) {
+                return Some((params, me.addresses.clone()));
+            }
+            self.plan.changed().await.ok()?;
+        }
+    }
+}
+
+/// Makes the TUN with this node's addresses. Their prefixes are those of the whole fabric, so the kernel
+/// routes all of it there.
+fn open(config: &OverlayConfig, params: &FabricParams, addresses: &Addresses) -> anyhow::Result<Device> {
+    let pool = Ipv4Pool::of(params)?;
+    let (network, pool_len) = pool.range();
+    anyhow::ensure!(
+        !network.is_loopback(),
+        "the fabric's addresses ({}) are loopback addresses, which never leave a host",
+        params.ipv4_pool
+    );
+    let options = DeviceOptions {
+        name: config.tun.clone(),
+        mtu: config.mtu,
+        ipv4: addresses.ipv4.map(|address| (address, pool_len)),
+        ipv6: addresses.ipv6.map(|address| (address, ULA_PREFIX_LEN)),
+    };
+    Device::open(&options).with_context(|| format!("the TUN device {} cannot be made", config.tun))
+}
+
+/// Hands the routing half of the plan on when it changed.
+async fn hand_on(mut plan: watch::Receiver<Arc<Plan>>, routing: watch::Sender<Arc<Routing>>) {
+    while plan.changed().await.is_ok() {
+        let newest = Arc::clone(&plan.borrow_and_update().routing);
+        routing.send_if_modified(|known| {
+            let changed = *known != newest;
+            *known = newest;
+            changed
+        });
+    }
+}
+
+/// Announces links whenever they changed.
+async fn announce(mut facts: watch::Receiver<Arc<Vec<LinkFact>>>, membership: Membership) {
+    loop {
+        let links = facts.borrow_and_update().to_vec();
+        membership.announce(Body::Links(links));
+        if facts.changed().await.is_err() {
+            return;
+        }
+    }
+}
