@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use selvedge_abi::{
@@ -43,10 +43,7 @@ impl TableImage {
     pub fn new(plan: &Plan) -> Result<Self, ImageError> {
         let mut image = Self { revision: plan.revision, ..Self::default() };
         image.endpoints = plan.identities.iter().map(|(a, b)| (Address::from(*a), b.identity.0)).collect();
-        // An address of the fabric that no endpoint has is nobody's, even when an external claims all
-        // addresses there are.
-        image.networks =
-            plan.zone.ranges.iter().map(|(address, bits)| (network(*address, *bits), 0)).collect();
+        image.networks = networks(&plan.networks, &plan.zone.ranges);
         image.groups = plan.verdicts.members.iter().map(|(id, member)| (id.0, member.groups)).collect();
         let mut lists = Lists::default();
         image.guardrails = lists.edges(&plan.verdicts.guardrails);
@@ -132,6 +129,28 @@ impl TableImage {
     }
 }
 
+/// The networks of externals. An address of the fabric that no endpoint has is nobody's, whatever an
+/// external claims: else whoever was allowed to the whole Internet could reach what has just vanished.
+fn networks(externals: &BTreeMap<(IpAddr, u8), Identity>, fabric: &[(IpAddr, u8)]) -> BTreeMap<Network, u32> {
+    let fabric: Vec<Network> = fabric.iter().map(|(address, bits)| network(*address, *bits)).collect();
+    let externals = externals.iter().map(|((address, bits), id)| (network(*address, *bits), id.0));
+    let outside = externals.filter(|(network, _)| !fabric.iter().any(|range| contains(range, network)));
+    // `::/0` speaks of IPv6 alone, though IPv4 addresses lie within it here.
+    let ipv4 = network(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    std::iter::once((ipv4, 0)).chain(outside).chain(fabric.iter().map(|range| (*range, 0))).collect()
+}
+
+/// Whether the whole of `inner` lies in `range`.
+fn contains(range: &Network, inner: &Network) -> bool {
+    let bits = |address: &Address| u128::from_be_bytes(address.bytes());
+    inner.1 >= range.1 && (bits(&range.0) ^ bits(&inner.0)) & mask(range.1) == 0
+}
+
+/// The bits that count.
+fn mask(length: u8) -> u128 {
+    u128::MAX.checked_shl(128u32.saturating_sub(u32::from(length))).unwrap_or(0)
+}
+
 fn network(address: IpAddr, bits: u8) -> Network {
     let front = if address.is_ipv4() { IPV4_PREFIX_BITS } else { 0 };
     (Address::from(address), front.saturating_add(bits))
@@ -192,9 +211,33 @@ impl TableImage {
     fn longest_match(&self, address: &Address) -> Option<u32> {
         let bits = u128::from_be_bytes(address.bytes());
         (0..=128u8).rev().find_map(|length| {
-            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-            let network = Address::ipv6((bits & mask).to_be_bytes());
+            let network = Address::ipv6((bits & mask(length)).to_be_bytes());
             self.networks.get(&(network, length)).copied()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn externals_have_what_is_outside_the_fabric_and_of_their_family() {
+        let range = |text: &str| {
+            let (address, bits) = text.split_once('/').expect("a network");
+            (address.parse::<IpAddr>().expect("an address"), bits.parse::<u8>().expect("a length"))
+        };
+        let plan =
+            [("::/0", 1), ("192.0.2.0/24", 2), ("192.0.2.7/32", 3), ("10.1.2.0/24", 4), ("fd00::/16", 5)];
+        let plan: BTreeMap<_, _> = plan.map(|(text, id)| (range(text), Identity(id))).into();
+        let fabric = [range("10.1.0.0/16"), range("fd00:1::/48")];
+        let image = TableImage { networks: networks(&plan, &fabric), ..TableImage::default() };
+        let who = |text: &str| {
+            let address: IpAddr = text.parse().expect("an address");
+            image.identity(&Address::from(address)).map(|identity| identity.0)
+        };
+        assert_eq!((who("2001:db8::1"), who("192.0.2.1"), who("192.0.2.7")), (Some(1), Some(2), Some(3)));
+        assert_eq!((who("198.51.100.1"), who("10.1.2.3"), who("fd00:1::5")), (None, None, None));
+        assert_eq!((who("fd00:2::5"), who("10.2.0.1")), (Some(5), None));
     }
 }

@@ -32,6 +32,9 @@ pub struct Plan {
     pub verdicts: Arc<VerdictTables>,
     /// Addresses of endpoints and the services behind them.
     pub identities: BTreeMap<IpAddr, Bound>,
+    /// Networks outside the fabric, with their prefix lengths, and the externals behind them. The longest
+    /// prefix counts; addresses of the fabric's own ranges are never theirs.
+    pub networks: BTreeMap<(IpAddr, u8), selvedge_abi::Identity>,
     /// How packets reach other nodes.
     pub routing: Arc<Routing>,
     /// What the DNS answers.

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{DataplaneError, Workload};
 
+/// The program that refuses everything.
+pub(super) const SHUT: &str = "selvedge_shut";
+
 /// What a classifier returns to refuse a packet.
 const TC_ACT_SHOT: u32 = 2;
 
@@ -62,10 +65,12 @@ impl Hook {
     }
 }
 
-pub(super) fn classifier_mut(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, DataplaneError> {
-    let name = hook.program();
+/// Loads a program into the kernel.
+pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
     let program = ebpf.program_mut(name).ok_or(DataplaneError::Missing(name))?;
-    program.try_into().map_err(|source| DataplaneError::Program { name, source })
+    let program: Result<&mut SchedClassifier, _> = program.try_into();
+    let loaded = program.and_then(SchedClassifier::load);
+    loaded.map_err(|source| DataplaneError::Program { name, source })
 }
 
 /// The name of an interface, which proves that it is there.
@@ -107,22 +112,42 @@ impl Dataplane {
                 unpin(&path).map_err(DataplaneError::system(failed()))?;
                 continue;
             }
-            let program = self.program(hook)?;
+            let program = self.program(hook.program())?;
             sys::update_link(link.as_fd(), program.as_fd()).map_err(DataplaneError::system(failed()))?;
             self.links.insert((place, hook), link);
         }
         Ok(())
     }
 
-    /// Attaches a program, before every other, and pins the link. An older link of ours goes only then.
+    /// Attaches a program, before every other, and pins the link.
     pub(super) fn link(&mut self, place: Place, hook: Hook) -> Result<(), DataplaneError> {
-        let Place::Interface(index) = place;
-        let program = self.program(hook)?;
-        let link = sys::link_interface(program.as_fd(), index, hook.attach_type())
-            .map_err(DataplaneError::system(format!("attach {} to {place}", hook.program())))?;
+        // The kernel takes a program only once per hook, so an older link of ours must go first. Meanwhile
+        // the interface is shut: better no packet than one that nobody judged.
+        let shut = match self.links.remove(&(place, hook)) {
+            Some(old) => {
+                let shut = self.attach_first(place, hook, SHUT)?;
+                sys::detach_link(old.as_fd())
+                    .map_err(DataplaneError::system(format!("detach {} from {place}", hook.program())))?;
+                Some(shut)
+            }
+            None => None,
+        };
+        let link = self.attach_first(place, hook, hook.program())?;
         self.pin(place, hook, &link)?;
         self.links.insert((place, hook), link);
+        drop(shut);
         Ok(())
+    }
+
+    fn attach_first(
+        &self,
+        place: Place,
+        hook: Hook,
+        program: &'static str,
+    ) -> Result<OwnedFd, DataplaneError> {
+        let Place::Interface(index) = place;
+        sys::link_interface(self.program(program)?.as_fd(), index, hook.attach_type())
+            .map_err(DataplaneError::system(format!("attach {program} to {place}")))
     }
 
     fn pin(&self, place: Place, hook: Hook, link: &OwnedFd) -> Result<(), DataplaneError> {
@@ -137,8 +162,11 @@ impl Dataplane {
             let path = pins.link(&hook.pin_name(place));
             unpin(&path).map_err(DataplaneError::system(format!("remove {}", path.display())))?;
         }
-        self.links.remove(&(place, hook));
-        Ok(())
+        match self.links.remove(&(place, hook)) {
+            Some(link) => sys::detach_link(link.as_fd())
+                .map_err(DataplaneError::system(format!("detach {} from {place}", hook.program()))),
+            None => Ok(()),
+        }
     }
 
     /// Has frames judged by the programs in the kernel, without sending them.
@@ -146,8 +174,10 @@ impl Dataplane {
     /// # Errors
     /// When a descriptor cannot be duplicated.
     pub fn probe(&self) -> Result<Probe, DataplaneError> {
-        let clone = |hook| -> Result<ProgramFd, DataplaneError> {
-            self.program(hook)?.try_clone().map_err(DataplaneError::system("duplicate a descriptor"))
+        let clone = |hook: Hook| -> Result<ProgramFd, DataplaneError> {
+            self.program(hook.program())?
+                .try_clone()
+                .map_err(DataplaneError::system("duplicate a descriptor"))
         };
         Ok(Probe { leave: clone(Hook::Leave)?, arrive: clone(Hook::Arrive)? })
     }

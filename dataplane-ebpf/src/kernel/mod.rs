@@ -141,9 +141,9 @@ impl Dataplane {
         }
         let mut ebpf = loader.load(OBJECT)?;
         for hook in Hook::ALL {
-            let failed = |source| DataplaneError::Program { name: hook.program(), source };
-            hooks::classifier_mut(&mut ebpf, hook)?.load().map_err(failed)?;
+            hooks::load(&mut ebpf, hook.program())?;
         }
+        hooks::load(&mut ebpf, hooks::SHUT)?;
         let mut plane = Self::assemble(ebpf, pins)?;
         plane.adopt()?;
         Ok(plane)
@@ -238,7 +238,7 @@ impl Dataplane {
     }
 
     fn clear_flows(&mut self, slot: u32) -> Result<(), DataplaneError> {
-        let table = sys::create_lru(size_of::<FlowKey>(), size_of::<FlowEntry>(), FLOWS_PER_ATTACHMENT)
+        let table = sys::create_map::<FlowKey, FlowEntry>(tables::LRU, FLOWS_PER_ATTACHMENT as usize)
             .map_err(DataplaneError::system("make a table of flows"))?;
         sys::set_inner(self.flows.fd().as_fd(), slot, table.as_fd())
             .map_err(DataplaneError::system("put a table of flows in its place"))
@@ -286,7 +286,10 @@ impl Dataplane {
     /// # Errors
     /// When a pin cannot be removed.
     pub fn remove(mut self) -> Result<(), DataplaneError> {
-        self.links.clear();
+        let attached: Vec<_> = self.attached.keys().copied().collect();
+        for place in attached {
+            self.detach(place)?;
+        }
         match &self.pins {
             Some(pins) => pins.remove().map_err(DataplaneError::system("remove what is pinned")),
             None => Ok(()),
@@ -307,8 +310,7 @@ impl Dataplane {
         &self.refusals
     }
 
-    fn program(&self, hook: Hook) -> Result<&ProgramFd, DataplaneError> {
-        let name = hook.program();
+    fn program(&self, name: &'static str) -> Result<&ProgramFd, DataplaneError> {
         let Some(Program::SchedClassifier(program)) = self.ebpf.program(name) else {
             return Err(DataplaneError::Missing(name));
         };

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "aya asks for a promise about layouts")]
 
 use selvedge_abi::{
-    Address, Attachment, EdgeKey, Groups,
+    Address, Attachment, EdgeKey, FlowEntry, FlowKey, Groups,
     layout::{EdgeCounterKey, EdgeCounters, EndpointCounters, RangeList},
 };
 
@@ -20,6 +20,16 @@ pub(crate) unsafe trait Layout: Copy + 'static {}
 // SAFETY: `Layout` promises what `Pod` asks.
 unsafe impl<T: Layout> aya::Pod for Raw<T> {}
 
+/// The key of a network in a trie of prefixes (`struct bpf_lpm_trie_key_u8`).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Prefix {
+    /// How many bits count.
+    pub(super) bits: u32,
+    /// The network.
+    pub(super) address: Address,
+}
+
 macro_rules! layouts {
     ($($name:ty),+) => {
         $(
@@ -29,7 +39,20 @@ macro_rules! layouts {
     };
 }
 
-layouts!(Address, Attachment, EdgeKey, Groups, EdgeCounterKey, EdgeCounters, EndpointCounters, RangeList);
+layouts!(
+    u32,
+    Prefix,
+    FlowKey,
+    FlowEntry,
+    Address,
+    Attachment,
+    EdgeKey,
+    Groups,
+    EdgeCounterKey,
+    EdgeCounters,
+    EndpointCounters,
+    RangeList
+);
 
 #[cfg(test)]
 mod tests {
@@ -45,6 +68,7 @@ mod tests {
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Address>(), 16);
         assert_eq!(size_of::<Attachment>(), 4 * 16 + 4 + 4 + 2 + 2);
+        assert_eq!(size_of::<Prefix>(), 4 + 16);
         assert_eq!(size_of::<EdgeKey>(), 12);
         assert_eq!(size_of::<Groups>(), 8);
         assert_eq!(size_of::<Range>(), 2 + 2 + 1 + 1 + 2 + 4);

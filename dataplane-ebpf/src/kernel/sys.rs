@@ -12,6 +12,8 @@ use std::{
     path::Path,
 };
 
+use super::raw::Layout;
+
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
@@ -20,12 +22,15 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_LINK_DETACH: libc::c_long = 34;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
 /// Before every other program of the hook.
 const BPF_F_BEFORE: u32 = 1 << 3;
-const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
+/// Most entries that are put into a map by one system call; a signal waits that long.
+const BATCH: usize = 1 << 14;
 /// Most programs of one hook (`BPF_MPROG_MAX` of the kernel).
 const MAX_HOOK_PROGRAMS: usize = 64;
 
@@ -101,12 +106,38 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     unsafe { Attr::new().pointer(0, text.as_ptr()).open(BPF_OBJ_GET) }
 }
 
-/// Makes an LRU hash map.
-pub(super) fn create_lru(key_size: usize, value_size: usize, entries: u32) -> io::Result<OwnedFd> {
+/// What a map is made like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Making {
+    /// `enum bpf_map_type`.
+    pub(super) kind: u32,
+    /// `BPF_F_…`.
+    pub(super) flags: u32,
+}
+
+/// Makes a map of keys and values of these types.
+pub(super) fn create_map<K, V>(making: Making, entries: usize) -> io::Result<OwnedFd> {
     let size = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
-    let attr = Attr::new().word(0, BPF_MAP_TYPE_LRU_HASH).word(4, size(key_size)?).word(8, size(value_size)?);
+    let attr = Attr::new().word(0, making.kind).word(4, size(size_of::<K>())?).word(8, size(size_of::<V>())?);
+    // An empty map is not allowed.
+    let mut attr = attr.word(12, size(entries.max(1))?).word(16, making.flags);
     // SAFETY: no pointers.
-    unsafe { attr.word(12, entries).open(BPF_MAP_CREATE) }
+    unsafe { attr.open(BPF_MAP_CREATE) }
+}
+
+/// Puts entries into a map made by [`create_map`] with the same types.
+pub(super) fn fill_map<K: Layout, V: Layout>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
+        let count = u32::try_from(keys.len().min(values.len())).map_err(io::Error::other)?;
+        let attr = Attr::new().pointer(16, keys.as_ptr()).pointer(24, values.as_ptr());
+        // SAFETY: both slices outlive the call and hold as many entries as is said, of the map's sizes.
+        unsafe { attr.word(32, count).descriptor(36, map).call(BPF_MAP_UPDATE_BATCH) }?;
+    }
+    Ok(())
 }
 
 /// Puts a map into a place of an array of maps.
@@ -138,6 +169,16 @@ pub(super) fn link_interface(program: BorrowedFd<'_>, ifindex: u32, at: AttachTy
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
     unsafe { Attr::new().descriptor(0, link).descriptor(4, program).call(BPF_LINK_UPDATE) }.map(drop)
+}
+
+/// Detaches a link's program now, rather than some time after the last descriptor is closed. That it is
+/// detached already is fine.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    match unsafe { Attr::new().descriptor(0, link).call(BPF_LINK_DETACH) } {
+        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// What the kernel says of a link.

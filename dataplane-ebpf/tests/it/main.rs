@@ -5,3 +5,4 @@ mod differential;
 mod frames;
 mod support;
 mod swap;
+mod veth;

@@ -25,7 +25,7 @@ pub(crate) const ME: u32 = 1;
 /// The loopback interface of every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
-/// Runs a test that needs root in a network namespace of its own, on a thread of its own. Without root it
+/// Runs a test that needs root with a network and mounts of its own, on a thread of its own. Without root it
 /// says so, which `SELVEDGE_REQUIRE_KERNEL=1` forbids.
 pub(crate) fn in_kernel(test: impl FnOnce() + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
@@ -43,10 +43,16 @@ pub(crate) fn in_kernel(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-#[allow(unsafe_code, reason = "a thread takes leave of its network namespace")]
+#[allow(unsafe_code, reason = "a thread takes leave of its namespaces")]
 fn enter_new_namespace() {
-    // SAFETY: changes which network this thread sees, no memory.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+    use rustix::{
+        mount::{MountPropagationFlags, mount_change},
+        thread::{UnshareFlags, unshare_unsafe},
+    };
+    // SAFETY: unsound only with `UnshareFlags::FILES`.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }.unwrap();
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).unwrap();
 }
 
 /// A data plane without pins.
@@ -151,6 +157,7 @@ pub(crate) fn bare_plan(revision: u64) -> Plan {
         at_ms: 0,
         verdicts: Arc::new(verdicts),
         identities,
+        networks: BTreeMap::new(),
         routing: Arc::default(),
         zone: Zone { ranges, ..Zone::default() },
         alarms: Vec::new(),
@@ -168,6 +175,18 @@ pub(crate) fn allow(plan: &mut Plan, from: u32, to: u32, class: Class, low: u16,
 /// Ports that packets and tables of the differential test share, so that they meet.
 pub(crate) const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1000, 5432, 5500, 40_000, 65_535];
 
+/// Networks that externals may have, some of them within the fabric's own ranges.
+const NETWORKS: [(&str, u8); 8] = [
+    ("0.0.0.0", 0),
+    ("192.0.2.0", 24),
+    ("192.0.2.9", 32),
+    ("10.0.0.0", 16),
+    ("10.0.0.200", 32),
+    ("::", 0),
+    ("fd00::", 48),
+    ("fd00::", 16),
+];
+
 /// A plan with random verdicts.
 pub(crate) fn random_plan(revision: u64, rng: &mut Rng) -> Plan {
     let mut plan = bare_plan(revision);
@@ -175,6 +194,12 @@ pub(crate) fn random_plan(revision: u64, rng: &mut Rng) -> Plan {
         // Vanished endpoints.
         let id = rng.below(SERVICES as usize) as u32 + 1;
         plan.identities.remove(&IpAddr::V4(ipv4(id)));
+    }
+    for (text, bits) in NETWORKS {
+        if rng.chance(2) {
+            let id = Identity(rng.below(SERVICES as usize) as u32 + 1);
+            plan.networks.insert((text.parse().unwrap(), bits), id);
+        }
     }
     let verdicts = Arc::make_mut(&mut plan.verdicts);
     for member in verdicts.members.values_mut() {

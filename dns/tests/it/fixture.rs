@@ -113,6 +113,7 @@ pub(crate) fn plan(zone: Zone) -> Arc<Plan> {
         at_ms: 0,
         verdicts: Arc::default(),
         identities: Default::default(),
+        networks: Default::default(),
         routing: Arc::default(),
         zone,
         alarms: Vec::new(),

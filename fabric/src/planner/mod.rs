@@ -39,6 +39,7 @@ use crate::{
 
 mod alarms;
 mod candidates;
+mod networks;
 mod reach;
 mod routing;
 mod targets;
@@ -140,6 +141,7 @@ pub fn plan_with(
         at_ms: now_ms,
         verdicts: Arc::clone(&prepared.verdicts),
         identities,
+        networks: networks::networks(policy),
         routing,
         zone: zone(prepared, policy, view, local, &candidates, now_ms),
         alarms,

@@ -25,6 +25,12 @@ pub(crate) fn selvedge_arrive(ctx: TcContext) -> i32 {
     classify(&ctx, Direction::Arriving)
 }
 
+/// Refuses everything, while another program is put in its place.
+#[classifier]
+pub(crate) fn selvedge_shut(_: TcContext) -> i32 {
+    TC_ACT_SHOT
+}
+
 #[inline(always)]
 fn classify(ctx: &TcContext, direction: Direction) -> i32 {
     let skb = ctx.skb.skb;
