@@ -155,6 +155,12 @@ fn pass(islands: &mut Islands) -> anyhow::Result<()> {
         Ok(())
     })?;
 
+    let words = ["explain", "--from", "buyer@shop", "--to", "front@shop", "--port", "tcp/80"];
+    let explained = islands.ask("left", &words)?;
+    let hops = explained["hops"].as_array().into_iter().flatten();
+    let hops: Vec<_> = hops.filter_map(|hop| Some((hop["node"].as_str()?, hop["place"].as_str()?))).collect();
+    ensure!(hops == [("left", "source"), ("hub", "transit"), ("right", "destination")], "{explained}");
+
     let listener = islands.within("right", || Ok(TcpListener::bind((server, 80))?))?;
     let other = islands.within("right", || Ok(TcpListener::bind((server, 81))?))?;
     std::thread::scope(|scope| {

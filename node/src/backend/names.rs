@@ -72,7 +72,11 @@ impl Node {
         port: PortRange,
     ) -> Result<types::ExplainReply> {
         let found = query::explain(&self.policy(), clock::unix_ms(), from, to, port);
-        Ok(explain_reply(&found))
+        let mut reply = explain_reply(&found);
+        if let Some(hops) = self.hops_over_overlay(&found) {
+            reply.hops = hops;
+        }
+        Ok(reply)
     }
 
     pub(super) fn list_reach(
