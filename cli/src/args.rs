@@ -162,6 +162,12 @@ mod tests {
             "endpoint register --service a@shop --token-file t --port tcp/80=8080 --check http:8080/healthz",
             "endpoint deregister e1",
             "endpoint list -o json",
+            "attach --service a@shop --token-file t --netns /run/netns/a --port tcp/80",
+            "attach --service a@shop --token-file t --pid 4711",
+            "attach --service a@shop --token-file t --interface tap0",
+            "detach a-1",
+            "observe --from a@shop --verdict deny --follow",
+            "attachments -o json",
             "resolve api.shop SRV --as a@shop",
             "explain --from a@b --to c@d --port tcp/5432",
             "reach --from a@b",
@@ -177,8 +183,14 @@ mod tests {
             let words = std::iter::once("selvedge").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["apply", "explain --from a@b", "frobnicate", "get", "--api https://a --socket /s status"]
-        {
+        for line in [
+            "attach --service a@shop --token-file t",
+            "apply",
+            "explain --from a@b",
+            "frobnicate",
+            "get",
+            "--api https://a --socket /s status",
+        ] {
             let words = std::iter::once("selvedge").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).expect_err(line).exit_code(), 2, "{line}");
         }

@@ -185,6 +185,18 @@ pub fn node_ipv6(params: &FabricParams, zone: &ZoneName, key: &PublicKey) -> Ipv
     cga::assemble(zone_prefix(params, zone), &spki, 0, &cga)
 }
 
+/// The IPv6 address of an endpoint of a node: a CGA with Sec 0 over the node's key, with the modifier that
+/// the endpoint announces, so that every receiver can verify it.
+#[must_use]
+pub fn endpoint_ipv6(
+    params: &FabricParams,
+    zone: &ZoneName,
+    key: &PublicKey,
+    announced: &CgaParams,
+) -> Ipv6Addr {
+    cga::assemble(zone_prefix(params, zone), &key.spki_der(), 0, announced)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

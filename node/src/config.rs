@@ -82,6 +82,9 @@ pub struct NodeConfig {
     /// Packets between nodes.
     #[serde(default)]
     pub overlay: OverlayConfig,
+    /// Packets of workloads.
+    #[serde(default)]
+    pub packets: PacketsConfig,
     /// Time-outs.
     #[serde(default)]
     pub timers: Timers,
@@ -191,6 +194,36 @@ pub enum Enabled {
     Off,
 }
 
+/// Packets of workloads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct PacketsConfig {
+    /// Whether they are decided on this node: `auto`, `off` or `required`.
+    pub mode: PacketsMode,
+    /// UDP and TCP port of the DNS at the gateway of workloads.
+    pub dns_port: u16,
+}
+
+impl Default for PacketsConfig {
+    fn default() -> Self {
+        Self { mode: PacketsMode::default(), dns_port: 53 }
+    }
+}
+
+/// Whether packets are decided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PacketsMode {
+    /// When the node may load eBPF programs. Otherwise nothing can be attached, and services are found
+    /// but not enforced.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Always; a node that cannot does not start.
+    Required,
+}
+
 /// Time-outs of elections and failure detection.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -244,6 +277,7 @@ impl Default for NodeConfig {
             advertise: Advertise::default(),
             dns: DnsConfig::default(),
             overlay: OverlayConfig::default(),
+            packets: PacketsConfig::default(),
             timers: Timers::default(),
             certificates: Certificates::default(),
             accept_new_host: false,

@@ -246,6 +246,12 @@ impl DataDir {
         self.0.join("revocations.json")
     }
 
+    /// What is attached.
+    #[must_use]
+    pub fn attachments(&self) -> PathBuf {
+        self.0.join("attachments.json")
+    }
+
     /// The first command of a new fabric, until it is committed.
     #[must_use]
     pub fn bootstrap(&self) -> PathBuf {

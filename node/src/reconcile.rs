@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use selvedge_consensus::QuorumStatus;
 use selvedge_fabric::{
     UnixMs,
+    event::{EventSink as _, Severity},
     plan::Plan,
     planner::{Local, Prepared, plan_with},
     policy::PolicyState,
@@ -17,7 +18,7 @@ use selvedge_membership::Membership;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::{clock, events::Events, packets::Packets};
 
 /// Shortest time between two plans: a burst of facts makes one plan, not hundreds.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
@@ -89,7 +90,9 @@ impl Planner {
 pub async fn run(
     mut planner: Planner,
     out: watch::Sender<Arc<Plan>>,
+    packets: Packets,
     membership: Membership,
+    events: Events,
     stop: CancellationToken,
 ) {
     let mut announced = None;
@@ -99,9 +102,14 @@ pub async fn run(
         let wait = until(plan.next_deadline_ms);
         let epoch = planner.quorum.borrow().fence_epoch;
         let enforced = Enforced { epoch, revision: plan.revision, hash: plan.hash };
-        out.send_replace(Arc::new(plan));
-        // Announced only now: the revision is enforced when its plan is out.
-        if announced != Some(enforced) && enforced.revision > 0 {
+        let plan = Arc::new(plan);
+        out.send_replace(plan.clone());
+        let applied = packets.apply(plan).await;
+        if let Err(error) = &applied {
+            events.emit(Severity::Warning, "not-enforced", "dataplane", error.to_string());
+        }
+        // Announced only now: the revision is enforced when no packet is judged by an earlier one.
+        if applied.is_ok() && announced != Some(enforced) && enforced.revision > 0 {
             membership.announce(Body::Enforced(enforced));
             announced = Some(enforced);
         }

@@ -13,6 +13,8 @@ pub enum Own {
     Network,
     /// A table of mounts: what is mounted is seen by nobody else.
     Mounts,
+    /// A host: both, with a BPF file system, a /run and an /etc of its own, and IPv6 switched on.
+    Host,
 }
 
 /// Runs `drill` on a thread that has namespaces of its own; what it starts inherits them. Returns
@@ -59,6 +61,7 @@ fn separate(what: Own) -> anyhow::Result<()> {
     let flags = match what {
         Own::Network => UnshareFlags::NEWNET,
         Own::Mounts => UnshareFlags::NEWNS,
+        Own::Host => UnshareFlags::NEWNET | UnshareFlags::NEWNS,
     };
     // SAFETY: the call is unsound only with UnshareFlags::FILES, which is not among the flags.
     unsafe { unshare_unsafe(flags) }.context("cannot make a namespace")?;
@@ -66,7 +69,22 @@ fn separate(what: Own) -> anyhow::Result<()> {
         Own::Network => run("ip", &["link", "set", "lo", "up"]),
         // Otherwise mounts would still spread to where this table was copied from.
         Own::Mounts => run("mount", &["--make-rprivate", "/"]),
+        Own::Host => furnish(),
     }
+}
+
+/// Makes new namespaces look like a host.
+fn furnish() -> anyhow::Result<()> {
+    run("mount", &["--make-rprivate", "/"])?;
+    run("ip", &["link", "set", "lo", "up"])?;
+    run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"])?;
+    run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
+    let over = Path::new("/run/etc");
+    for part in ["upper", "work"] {
+        std::fs::create_dir_all(over.join(part))?;
+    }
+    let layers = "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work";
+    run("mount", &["-t", "overlay", "-o", layers, "overlay", "/etc"])
 }
 
 /// Mounts a file system in memory of so many MiB at `place`.
@@ -86,7 +104,11 @@ pub fn make_read_only(place: &Path) -> anyhow::Result<()> {
     run("mount", &["-o", "remount,ro", &place.to_string_lossy()])
 }
 
-fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+/// Runs a program that must succeed.
+///
+/// # Errors
+/// What it said, when it did not.
+pub fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     let output =
         Command::new(program).args(args).output().with_context(|| format!("cannot run {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

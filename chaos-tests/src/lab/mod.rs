@@ -21,10 +21,12 @@ use serde_json::Value;
 pub mod binary;
 pub mod capture;
 pub mod dns;
+pub mod founder;
 pub mod islands;
 pub mod kernel;
 mod newcomer;
 mod node;
+pub mod workload;
 
 pub use newcomer::Newcomer;
 pub use node::LabNode;

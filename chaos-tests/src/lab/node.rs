@@ -44,6 +44,14 @@ pub struct LabNode {
 }
 
 impl LabNode {
+    /// A node that is to be started by the lab, from what lies in `dir`.
+    #[must_use]
+    pub fn new(name: &str, zone: &str, role: &str, dir: PathBuf, dns: SocketAddr) -> Self {
+        let socket = dir.join("api.sock");
+        let (name, zone, role) = (name.to_owned(), zone.to_owned(), role.to_owned());
+        Self { name, zone, role, pid: 0, socket, dns, dir, own: None }
+    }
+
     /// The cloud it lies in.
     #[must_use]
     pub fn cloud(&self) -> &str {

@@ -10,6 +10,7 @@ mod dns_tools;
 mod emergency;
 mod joining;
 mod loss;
+mod one_host;
 mod overlay;
 mod playground;
 mod revocation;

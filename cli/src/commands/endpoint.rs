@@ -103,22 +103,29 @@ pub(crate) async fn run(global: &Global, command: EndpointCommand) -> Outcome {
     }
 }
 
+impl RegisterArgs {
+    /// What they ask for, with the token read from its file.
+    pub(super) fn request(self) -> Outcome<RegisterRequest> {
+        let path = &self.token_file;
+        let token = std::fs::read_to_string(path)
+            .map_err(|e| Failure::usage(format!("token file {}: {e}", path.display())))?;
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let (interval_ms, timeout_ms) = (self.check_interval.map(ms), self.check_timeout.map(ms));
+        Ok(RegisterRequest {
+            service: self.service.to_string(),
+            token: token.trim().to_owned(),
+            ports: self.ports.into_iter().map(|p| p.0).collect(),
+            id: self.id,
+            address: self.address.map(|a| a.to_string()),
+            weight: self.weight,
+            checks: self.checks.into_iter().map(|c| Check { kind: c.0, interval_ms, timeout_ms }).collect(),
+            lease_ms: self.lease.map(ms),
+        })
+    }
+}
+
 async fn register(global: &Global, args: RegisterArgs) -> Outcome {
-    let path = &args.token_file;
-    let token = std::fs::read_to_string(path)
-        .map_err(|e| Failure::usage(format!("token file {}: {e}", path.display())))?;
-    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    let (interval_ms, timeout_ms) = (args.check_interval.map(ms), args.check_timeout.map(ms));
-    let request = RegisterRequest {
-        service: args.service.to_string(),
-        token: token.trim().to_owned(),
-        ports: args.ports.into_iter().map(|p| p.0).collect(),
-        id: args.id,
-        address: args.address.map(|a| a.to_string()),
-        weight: args.weight,
-        checks: args.checks.into_iter().map(|c| Check { kind: c.0, interval_ms, timeout_ms }).collect(),
-        lease_ms: args.lease.map(ms),
-    };
+    let request = args.request()?;
     // The file above is no API token.
     let api = Global { token_file: None, ..global.clone() };
     let registered: Registered = api.client()?.ask(Ask::post("/v1/endpoints").json(&request)?).await?;

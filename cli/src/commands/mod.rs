@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod apply;
+mod attach;
 mod cga;
 mod delete;
 mod describe;
@@ -18,6 +19,7 @@ mod members;
 mod meta;
 mod node;
 mod node_run;
+mod observe;
 mod quorum;
 mod reach;
 mod resolve;
@@ -85,6 +87,14 @@ pub(crate) enum Command {
     /// Endpoints: where services are served and used from
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// Attach a workload: its every packet is decided by its service
+    Attach(attach::AttachArgs),
+    /// Detach a workload
+    Detach(attach::DetachArgs),
+    /// What is attached to this node
+    Attachments(attach::AttachmentsArgs),
+    /// Flows that this node opened, refused and cut
+    Observe(observe::ObserveArgs),
     /// What the DNS answers
     Resolve(resolve::ResolveArgs),
     /// The verdict for a flow, and why
@@ -130,6 +140,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::History(args) => history::run(global, args).await,
         Command::Rollback(args) => history::rollback(global, args).await,
         Command::Endpoint(command) => endpoint::run(global, command).await,
+        Command::Attach(args) => attach::attach(global, args).await,
+        Command::Detach(args) => attach::detach(global, args).await,
+        Command::Attachments(args) => attach::list(global, args).await,
+        Command::Observe(args) => observe::run(global, args).await,
         Command::Resolve(args) => resolve::run(global, args).await,
         Command::Explain(args) => explain::run(global, args).await,
         Command::Reach(args) => reach::run(global, args).await,

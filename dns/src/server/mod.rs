@@ -97,10 +97,33 @@ pub enum DnsError {
 /// A running server. Stops when it is dropped; [`Dns::shutdown`] also waits for it.
 pub struct Dns {
     addresses: Vec<SocketAddr>,
+    serving: Serving,
+    workers: usize,
     metrics: Arc<Metrics>,
+    _guard: DropGuard,
+}
+
+/// What every listener needs.
+struct Serving {
+    responder: Arc<Responder>,
+    connections: Arc<tcp::Connections>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    _guard: DropGuard,
+}
+
+impl Serving {
+    /// Answers on the sockets of one address.
+    fn serve(&self, bound: socket::Bound) {
+        for socket in bound.udp {
+            let (responder, tasks, stop) = (self.responder.clone(), self.tasks.clone(), self.stop.clone());
+            let worker =
+                udp::Worker { socket: Arc::new(socket), local: bound.address, responder, tasks, stop };
+            self.tasks.spawn(worker.run());
+        }
+        let (responder, connections) = (self.responder.clone(), self.connections.clone());
+        let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
+        self.tasks.spawn(tcp::accept(bound.tcp, responder, connections, tasks, stop));
+    }
 }
 
 impl Dns {
@@ -110,7 +133,8 @@ impl Dns {
     /// When an option makes no sense or an address cannot be bound.
     pub async fn start(options: Options) -> Result<Self, DnsError> {
         check_listen(&options.listen)?;
-        let bound = options.listen.iter().map(|&address| socket::bind(address, workers(&options)));
+        let workers = options.workers.clamp(1, MAX_WORKERS);
+        let bound = options.listen.iter().map(|&address| socket::bind(address, workers));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<_> = bound.iter().map(|listener| listener.address).collect();
         check_upstreams(&options.upstreams, &addresses)?;
@@ -131,20 +155,23 @@ impl Dns {
         });
 
         tasks.spawn(follow::run(options.plan, first, publish, tasks.clone(), stop.clone()));
-        let connections = Arc::new(tcp::Connections::default());
-        for listener in bound {
-            let local = listener.address;
-            for socket in listener.udp {
-                let socket = Arc::new(socket);
-                let (responder, tasks, stop) = (responder.clone(), tasks.clone(), stop.clone());
-                tasks.clone().spawn(udp::Worker { socket, local, responder, tasks, stop }.run());
-            }
-            let (responder, connections) = (responder.clone(), connections.clone());
-            let (tasks, stop) = (tasks.clone(), stop.clone());
-            tasks.clone().spawn(tcp::accept(listener.tcp, responder, connections, tasks, stop));
-        }
+        let guard = stop.clone().drop_guard();
+        let serving = Serving { responder, connections: Arc::default(), tasks, stop };
+        bound.into_iter().for_each(|listener| serving.serve(listener));
         tracing::info!(?addresses, "the DNS answers");
-        Ok(Self { addresses, metrics, tasks, _guard: stop.clone().drop_guard(), stop })
+        Ok(Self { addresses, serving, workers, metrics, _guard: guard })
+    }
+
+    /// Answers on one more address, for instance the gateway of workloads that were attached since. Must
+    /// be called within the runtime.
+    ///
+    /// # Errors
+    /// When it is unspecified or cannot be bound.
+    pub fn listen(&self, address: SocketAddr) -> Result<(), DnsError> {
+        check_listen(&[address])?;
+        self.serving.serve(socket::bind(address, self.workers)?);
+        tracing::info!(%address, "the DNS answers here too");
+        Ok(())
     }
 
     /// The addresses it listens on, in the order of [`Options::listen`], over UDP and TCP alike.
@@ -161,14 +188,10 @@ impl Dns {
 
     /// Stops answering, closes every socket and waits until all tasks have ended.
     pub async fn shutdown(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.serving.stop.cancel();
+        self.serving.tasks.close();
+        self.serving.tasks.wait().await;
     }
-}
-
-fn workers(options: &Options) -> usize {
-    options.workers.clamp(1, MAX_WORKERS)
 }
 
 fn check_listen(listen: &[SocketAddr]) -> Result<(), DnsError> {

@@ -20,12 +20,14 @@ use super::{
     caller::Caller,
     error::ApiError,
     types::{
-        ApplyReply, AssertReply, Description, DiscoverReply, Endpoint, EventItem, ExplainReply, HistoryItem,
-        Link, Manifest, Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest,
-        Registered, ResolveReply, RevocationDraft, RevocationReply, RevocationStatement, Route, SelfReply,
-        ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
+        ApplyReply, AssertReply, AttachReply, AttachRequest, Attachment, Description, DiscoverReply,
+        Endpoint, EventItem, ExplainReply, HistoryItem, Link, Manifest, Me, Member, NodeState, QuorumReport,
+        ReachItem, Readiness, RegisterRequest, Registered, ResolveReply, RevocationDraft, RevocationReply,
+        RevocationStatement, Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest,
+        WaitReply,
     },
 };
+use crate::flows::Flows;
 
 /// What every operation returns.
 pub type Result<T> = std::result::Result<T, ApiError>;
@@ -104,6 +106,12 @@ pub trait Backend: Send + Sync + 'static {
     async fn register(&self, caller: &Caller, request: RegisterRequest) -> Result<Registered>;
     /// Deregisters an endpoint of this node.
     async fn deregister(&self, caller: &Caller, id: &str) -> Result<()>;
+    /// Attaches a workload to this node. The token in the request is what grants it.
+    async fn attach(&self, caller: &Caller, request: AttachRequest) -> Result<AttachReply>;
+    /// Detaches a workload of this node and deregisters its endpoint.
+    async fn detach(&self, caller: &Caller, endpoint: &str) -> Result<()>;
+    /// What is attached to this node.
+    async fn attachments(&self) -> Result<Vec<Attachment>>;
     /// All endpoints that this node knows.
     async fn endpoints(&self) -> Result<Vec<Endpoint>>;
 
@@ -124,6 +132,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Events of this node with a sequence above `since`, oldest first, at most `limit`.
     async fn events(&self, since: u64, limit: usize) -> Result<Vec<EventItem>>;
+    /// The flow log of this node.
+    fn flows(&self) -> Flows;
     /// The present revision; changes wake the watch streams.
     fn watch_revision(&self) -> watch::Receiver<Revision>;
     /// A generation that changes whenever [`Backend::members`] may answer otherwise.

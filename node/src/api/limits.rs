@@ -29,6 +29,8 @@ pub const MAX_PAGE: usize = 1024;
 pub const WATCH_BATCH: usize = 256;
 /// Pause before a woken watch stream looks: changes that come together are sent together.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
+/// Longest that a request for flows may wait for one. Below the time after which clients give up.
+pub const MAX_FLOW_WAIT: Duration = Duration::from_secs(20);
 /// How often a silent watch stream shows that it lives.
 pub const WATCH_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pause after a failed `accept`, which is nearly always a lack of file descriptors.

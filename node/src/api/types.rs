@@ -10,7 +10,10 @@ mod query;
 mod token;
 mod workload;
 
-pub use endpoint::{Check, CheckKind, Endpoint, EndpointPort, RegisterRequest, Registered};
+pub use endpoint::{
+    AttachPlace, AttachReply, AttachRequest, Attachment, Check, CheckKind, Endpoint, EndpointPort,
+    RegisterRequest, Registered,
+};
 pub use fabric::{
     Alarm, Counts, EventItem, Link, Me, Member, NodeState, NodeStateRequest, QuorumReport, Readiness,
     Replica, RevocationDraft, RevocationReply, RevocationStatement, Route, Status, ZoneHealth, ZoneState,
@@ -19,7 +22,9 @@ pub use intent::{
     ApplyReply, Change, DeleteRequest, Description, HistoryItem, Manifest, ManifestFile, ManifestFiles,
     Metadata, ObjectName, RollbackRequest, Straggler, WaitReply,
 };
-pub use query::{Answer, AssertReply, AssertResult, ExplainReply, Hop, ReachItem, ResolveReply};
+pub use query::{
+    Answer, AssertReply, AssertResult, ExplainReply, FlowItem, FlowPage, Hop, ReachItem, ResolveReply,
+};
 pub use token::{TokenCreated, TokenItem, TokenRequest};
 pub use workload::{DiscoverReply, Discovered, SelfReply, ServiceStat};
 

@@ -71,6 +71,22 @@ impl Wiring {
         laid
     }
 
+    /// Lays the wire to an interface of this host that leads to the endpoint already.
+    ///
+    /// # Errors
+    /// What could not be done.
+    pub async fn lay_to<E: From<WireError>>(
+        &self,
+        interface: &str,
+        gate: impl AsyncFnOnce(&Link) -> Result<(), E>,
+    ) -> Result<Link, E> {
+        let host = Netlink::open().map_err(WireError::from)?;
+        let link = host.link(interface).await.map_err(WireError::from)?;
+        gate(&link).await?;
+        self.wire_host(&host, &link, None).await?;
+        Ok(link)
+    }
+
     async fn lay_on<E: From<WireError>>(
         &self,
         host: &Netlink,
@@ -79,7 +95,7 @@ impl Wiring {
     ) -> Result<Link, E> {
         let (outer, inner) = self.make_pair(host, inside).await?;
         gate(&outer).await?;
-        self.wire_host(host, &outer, &inner.mac).await?;
+        self.wire_host(host, &outer, Some(&inner.mac)).await?;
         self.wire_inside(inside, &inner, &outer.mac).await?;
         Ok(outer)
     }
@@ -101,14 +117,21 @@ impl Wiring {
         Ok((outer, there.link(INSIDE).await?))
     }
 
-    async fn wire_host(&self, host: &Netlink, outer: &Link, peer_mac: &[u8]) -> Result<(), WireError> {
+    async fn wire_host(
+        &self,
+        host: &Netlink,
+        outer: &Link,
+        peer_mac: Option<&[u8]>,
+    ) -> Result<(), WireError> {
         forward_from(&outer.name)?;
         host.set_link(outer, self.mtu, true).await?;
         for &address in &self.addresses {
             let gateway = self.gateway_for(address).ok_or(WireError::NoGateway(address))?;
             // Every interface has the gateway's address: the endpoint finds it there with or without a TUN.
             host.add_address(outer, Subnet::host(gateway)).await?;
-            host.add_neighbour(outer, address, peer_mac).await?;
+            if let Some(mac) = peer_mac {
+                host.add_neighbour(outer, address, mac).await?;
+            }
             host.add_route(Subnet::host(address), outer, None, Some(gateway)).await?;
         }
         Ok(())

@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// What is allowed and still probably a mistake: a port on which nobody may reach the service.
-    fn warnings(&self, registration: &Registration) -> Vec<String> {
+    pub(super) fn warnings(&self, registration: &Registration) -> Vec<String> {
         let policy = self.policy();
         let service = &registration.service;
         let to = Selector::Service(service.clone());
@@ -91,7 +91,7 @@ impl Node {
         unreachable.map(warning).collect()
     }
 
-    pub(super) fn deregister_endpoint(&self, caller: &Caller, id: &str) -> Result<()> {
+    pub(super) async fn deregister_endpoint(&self, caller: &Caller, id: &str) -> Result<()> {
         let id = id.parse::<EndpointId>().map_err(|e| ApiError::bad_request(e.to_string()))?;
         let unknown = || {
             ApiError::not_found(format!("endpoint {id} is not registered on this node"))
@@ -100,6 +100,9 @@ impl Node {
         let facts = self.endpoints.facts().borrow().clone();
         let fact = facts.iter().find(|fact| fact.id == id).ok_or_else(unknown)?;
         rights::require_domain(caller, &self.policy(), &fact.service.domain)?;
+        if self.attachments.is_attached(&id).await {
+            return self.detach_workload(caller, id.as_str()).await;
+        }
         match self.endpoints.deregister(&id) {
             Ok(true) => Ok(()),
             Ok(false) => Err(unknown()),
@@ -157,13 +160,26 @@ impl Node {
         })
     }
 
-    pub(super) fn caller_counters(&self, caller: &Caller) -> Result<types::ServiceStat> {
+    pub(super) async fn caller_counters(&self, caller: &Caller) -> Result<types::ServiceStat> {
         let (_, service) = own_endpoint(caller)?;
         // Packets are not counted without a data plane on this node: zeros would be a lie.
-        Err(ApiError::new(
-            Code::Unavailable,
-            format!("this node has no data plane yet, so the packets of {service} are not counted"),
-        ))
+        let uncounted = |e| {
+            let detail = format!("the packets of {service} are not counted: {e}");
+            ApiError::new(Code::Unavailable, detail)
+        };
+        let counters = self.packets.counters().await.map_err(uncounted)?;
+        let identity = self.plan().verdicts.identity(service);
+        let mut stat = types::ServiceStat { name: service.to_string(), ..types::ServiceStat::default() };
+        for traffic in counters.endpoints.iter().filter(|t| Some(t.attached.workload.identity) == identity) {
+            let counted = traffic.counters;
+            stat.bytes_in += counted.arriving_bytes;
+            stat.bytes_out += counted.leaving_bytes;
+            stat.pkts_in += counted.arriving_packets;
+            stat.pkts_out += counted.leaving_packets;
+            stat.drops_in += counted.arriving_refused;
+            stat.drops_out += counted.leaving_refused;
+        }
+        Ok(stat)
     }
 
     pub(super) fn describe_caller(&self, caller: &Caller) -> Result<types::SelfReply> {
@@ -226,7 +242,7 @@ fn own_endpoint(caller: &Caller) -> Result<(&EndpointId, &ServiceRef)> {
     }
 }
 
-fn parse_registration(caller: &Caller, request: &types::RegisterRequest) -> Result<Registration> {
+pub(super) fn parse_registration(caller: &Caller, request: &types::RegisterRequest) -> Result<Registration> {
     let bad = |field: &str, why: String| ApiError::bad_request(format!("{field}: {why}"));
     let ports: Vec<_> = request.ports.iter().map(parse_port).collect::<Result<_>>()?;
     let runs_commands = request.checks.iter().any(|c| matches!(c.kind, types::CheckKind::Command { .. }));
@@ -268,12 +284,12 @@ fn parse_port(port: &types::EndpointPort) -> Result<EndpointPort> {
     Ok(EndpointPort { protocol, contract: port.contract, local: port.local })
 }
 
-fn register_error(error: &RegisterError) -> ApiError {
+pub(super) fn register_error(error: &RegisterError) -> ApiError {
     let code = match error {
         RegisterError::NotReady => Code::Unavailable,
         RegisterError::Token(_) | RegisterError::Refused(_) => Code::Refused,
         RegisterError::Limit { .. } => Code::Limit,
-        RegisterError::Address(_) | RegisterError::Taken(_) => Code::Conflict,
+        RegisterError::Address(_) | RegisterError::Taken(_) | RegisterError::Busy(_) => Code::Conflict,
         RegisterError::Store(_) => Code::Internal,
     };
     ApiError::new(code, error.to_string())

@@ -3,6 +3,7 @@
 //! Reads never wait: they look at policy, view and plan as this node has them. Writes go through the
 //! replica. One file for each group of operations.
 
+mod attach;
 mod endpoints;
 mod intent;
 mod links;
@@ -38,10 +39,13 @@ use tokio::sync::watch;
 
 use crate::{
     api::{self, Backend, Caller, rights, types},
+    attach::Attachments,
     endpoints::Endpoints,
     events::Events,
+    flows::Flows,
     follow::PolicySource,
     identity::Identity,
+    packets::Packets,
     renew::CertificateClock,
     revocations::EmergencyRevocations,
 };
@@ -69,6 +73,12 @@ pub struct Node {
     pub plan: watch::Receiver<Arc<Plan>>,
     /// Endpoints of this node.
     pub endpoints: Endpoints,
+    /// What is attached to this node.
+    pub attachments: Arc<Attachments>,
+    /// What decides packets.
+    pub packets: Packets,
+    /// What happened to flows.
+    pub flows: Flows,
     /// Events of this node.
     pub events: Events,
     /// When it started.
@@ -302,7 +312,23 @@ impl Backend for Node {
     }
 
     async fn deregister(&self, caller: &Caller, id: &str) -> Result<()> {
-        self.deregister_endpoint(caller, id)
+        self.deregister_endpoint(caller, id).await
+    }
+
+    fn flows(&self) -> Flows {
+        self.flows.clone()
+    }
+
+    async fn attach(&self, caller: &Caller, request: types::AttachRequest) -> Result<types::AttachReply> {
+        self.attach_workload(caller, request).await
+    }
+
+    async fn detach(&self, caller: &Caller, endpoint: &str) -> Result<()> {
+        self.detach_workload(caller, endpoint).await
+    }
+
+    async fn attachments(&self) -> Result<Vec<types::Attachment>> {
+        Ok(self.list_attachments().await)
     }
 
     async fn endpoints(&self) -> Result<Vec<types::Endpoint>> {
@@ -360,7 +386,7 @@ impl Backend for Node {
     }
 
     async fn service_stat(&self, caller: &Caller) -> Result<types::ServiceStat> {
-        self.caller_counters(caller)
+        self.caller_counters(caller).await
     }
 
     async fn whoami(&self, caller: &Caller) -> Result<types::SelfReply> {

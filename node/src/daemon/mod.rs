@@ -12,6 +12,7 @@ mod release;
 mod serve;
 mod tasks;
 mod tls;
+mod workloads;
 
 use std::{sync::Arc, time::Instant};
 
@@ -28,18 +29,11 @@ use self::{
     admission::Admitted,
     overlay::OverlayCell,
     parts::{Parts, Reached},
+    workloads::Snapshots,
 };
 use crate::{
-    backend::Node,
-    config::NodeConfig,
-    endpoints::Endpoints,
-    events::Events,
-    files,
-    follow::PolicySource,
-    identity::DataDir,
-    issuer::IssuerSource,
-    reconcile::{self, Planner},
-    renew::CertificateClock,
+    backend::Node, config::NodeConfig, endpoints::Endpoints, events::Events, files, follow::PolicySource,
+    identity::DataDir, reconcile::Planner, renew::CertificateClock,
 };
 
 /// Runs a node until `stop`.
@@ -90,27 +84,23 @@ impl Daemon {
         let membership = parts.start_membership(&bound.transport, &source, &revocations).await?;
         let endpoints = Endpoints::open(&parts.dir)?;
 
-        // No TUN and nothing attached yet: an endpoint asks from its own loopback address.
+        // Without a data plane nothing is attached: an endpoint asks from its own loopback address.
         let (local, local_rx) = watch::channel(Local { me: Some(me.clone()), ..Local::default() });
         let mut planner =
             Planner::new(source.policy(), revocations.known(), membership.view(), source.status(), local_rx);
         let (plan, plan_rx) = watch::channel(Arc::new(planner.plan()));
-        let dns = parts.start_dns(plan_rx.clone()).await?;
-        parts.tasks.spawn(reconcile::run(planner, plan, membership.clone(), parts.stop.clone()));
+        let (packets, dns) = (parts.packets(plan_rx.clone()), parts.start_dns(plan_rx.clone()).await?);
+        let first = plan_rx.borrow().clone();
+        packets.apply(first).await.context("data plane")?;
+        parts.start_reconcile(planner, plan, &packets, &membership);
 
-        let overlay = parts.start_overlay(&bound, &source, &membership, &sealing, plan_rx.clone(), local);
-
-        let issuer = Arc::new(IssuerSource::new(me.clone(), sealing));
-        issuer.follow(source.policy());
-        parts.start_renewal(&bound, &membership, issuer.clone());
-        match &source {
-            PolicySource::Replica(replica) => {
-                parts.serve_fabric(&bound, replica, &membership, issuer, liveness)
-            }
-            PolicySource::Follower(follower) => parts.start_following(&bound, follower, &membership),
-        }
+        let overlay =
+            parts.start_overlay(&bound, &source, &membership, &sealing, plan_rx.clone(), local.clone());
+        parts.start_roles(&bound, &source, &membership, sealing, liveness);
         parts.start_carriers(&bound, revocations.enforced(), &membership, &endpoints);
 
+        let snapshots = Snapshots { policy: source.policy(), plan: plan_rx.clone(), local };
+        let workloads = parts.start_workloads(&packets, &dns, &endpoints, snapshots).await?;
         let credentials = bound.credentials.subscribe();
         let node = Arc::new(Node {
             identity: parts.identity.clone(),
@@ -119,6 +109,9 @@ impl Daemon {
             membership: membership.clone(),
             plan: plan_rx.clone(),
             endpoints,
+            attachments: workloads.attachments.clone(),
+            packets,
+            flows: workloads.flows.clone(),
             events: parts.events.clone(),
             started,
             listening: serve::listening(&parts.config, &bound.transport, &dns),
@@ -128,7 +121,7 @@ impl Daemon {
             metrics: serve::metrics(&bound.transport, &membership, &dns, &overlay),
             overlay: overlay.clone(),
         });
-        serve::start_api(node, &parts.config.listen, credentials, &parts.tasks, &parts.stop).await?;
+        parts.start_api(node, &workloads, credentials).await?;
         if let Some(replica) = source.replica() {
             bootstrap(&parts.dir, replica).await?;
         }

@@ -28,7 +28,9 @@ use crate::{
     gate::PolicyGate,
     identity::{Contact, DataDir, Identity},
     issuer::IssuerSource,
-    pki::NodeKey,
+    packets::Packets,
+    pki::{NodeKey, SealingKey},
+    reconcile::{self, Planner},
     renew::Renewal,
     revocations::EmergencyRevocations,
 };
@@ -75,7 +77,7 @@ pub(super) struct Bound {
 }
 
 impl Parts {
-    fn spawn(&self, carrier: Carrier) {
+    pub(super) fn spawn(&self, carrier: Carrier) {
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(carrier));
     }
 
@@ -202,8 +204,39 @@ impl Parts {
         Ok(Arc::new(Dns::start(options).await.context("DNS")?))
     }
 
+    /// The one circuit: plans, and puts them in force.
+    pub(super) fn start_reconcile(
+        &self,
+        planner: Planner,
+        plan: watch::Sender<Arc<Plan>>,
+        packets: &Packets,
+        membership: &Membership,
+    ) {
+        let (packets, membership) = (packets.clone(), membership.clone());
+        let (events, stop) = (self.events.clone(), self.stop.clone());
+        self.tasks.spawn(reconcile::run(planner, plan, packets, membership, events, stop));
+    }
+
+    /// What this node does by its role.
+    pub(super) fn start_roles(
+        &self,
+        bound: &Bound,
+        source: &PolicySource,
+        membership: &Membership,
+        sealing: SealingKey,
+        liveness: watch::Sender<Arc<Peers>>,
+    ) {
+        let issuer = Arc::new(IssuerSource::new(self.identity.node.clone(), sealing));
+        issuer.follow(source.policy());
+        self.start_renewal(bound, membership, issuer.clone());
+        match source {
+            PolicySource::Replica(replica) => self.serve_fabric(bound, replica, membership, issuer, liveness),
+            PolicySource::Follower(follower) => self.start_following(bound, follower, membership),
+        }
+    }
+
     /// Renewal of this node's certificate.
-    pub(super) fn start_renewal(&self, bound: &Bound, membership: &Membership, issuer: Arc<IssuerSource>) {
+    fn start_renewal(&self, bound: &Bound, membership: &Membership, issuer: Arc<IssuerSource>) {
         let renewal = Renewal {
             dir: self.dir.clone(),
             identity: self.identity.clone(),
@@ -220,7 +253,7 @@ impl Parts {
 
     /// What a processor does for others: it admits them, renews their certificates, hands them policy,
     /// and vouches for workload nodes.
-    pub(super) fn serve_fabric(
+    fn serve_fabric(
         &self,
         bound: &Bound,
         replica: &Replica,
@@ -242,7 +275,7 @@ impl Parts {
     }
 
     /// What a workload node does instead: it follows the policy and has itself vouched for.
-    pub(super) fn start_following(&self, bound: &Bound, follower: &Arc<Follower>, membership: &Membership) {
+    fn start_following(&self, bound: &Bound, follower: &Arc<Follower>, membership: &Membership) {
         let following = Arc::new(Following {
             follower: follower.clone(),
             zone: self.identity.zone.clone(),

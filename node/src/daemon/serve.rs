@@ -22,6 +22,7 @@ use crate::{
     api::{ApiServer, Backend, UnixSocket},
     config::{DnsConfig, Listen, NodeConfig, Profile},
     events::Events,
+    gateway::Gateway,
 };
 
 /// The address of the interface that leads to the first seed that is an address, if any. Connecting a
@@ -97,6 +98,7 @@ pub(super) fn listening(
 pub(super) async fn start_api(
     backend: Arc<dyn Backend>,
     listen: &Listen,
+    gateway: &Gateway,
     credentials: watch::Receiver<Arc<Credentials>>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -113,6 +115,7 @@ pub(super) async fn start_api(
         .with_context(|| format!("workload API port {}", listen.workload_api))?;
     let tls = super::tls::server_config(credentials).context("TLS of the API")?;
     let server = ApiServer::new(backend, stop.clone());
+    gateway.open(&server, tasks, stop);
     let (on_unix, on_tls, on_workload) = (server.clone(), server.clone(), server);
     tasks.spawn(async move { on_unix.serve_unix(socket).await });
     tasks.spawn(async move { on_tls.serve_tls(tcp, tls).await });

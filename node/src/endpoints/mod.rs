@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use register::{RegisterError, Registration};
+pub use register::{Families, RegisterError, Registration, Reservation};
 use selvedge_fabric::{
     id::EndpointId,
     record::{EndpointFact, Health},
@@ -41,6 +41,8 @@ pub struct Endpoints {
 struct Inner {
     store: Store,
     table: Mutex<BTreeMap<EndpointId, Registered>>,
+    /// Chosen and proven, but not there yet: their names and addresses are nobody else's meanwhile.
+    reserved: Mutex<BTreeMap<EndpointId, Registered>>,
     facts: watch::Sender<Arc<Vec<EndpointFact>>>,
 }
 
@@ -56,7 +58,9 @@ impl Endpoints {
             endpoint.fact.health = initial_health(&endpoint.checks);
         }
         let (facts, _) = watch::channel(Arc::new(facts_of(&table)));
-        Ok(Self { inner: Arc::new(Inner { store, table: Mutex::new(table), facts }) })
+        Ok(Self {
+            inner: Arc::new(Inner { store, table: Mutex::new(table), reserved: Mutex::default(), facts }),
+        })
     }
 
     /// What to announce; a new value with every change.
@@ -164,6 +168,10 @@ struct Slot {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Registered>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_reserved(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Registered>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the table and makes that durable before anybody hears of it.

@@ -10,8 +10,7 @@ use selvedge_fabric::{
     address::{self, Ipv4Block},
     cga::CgaParams,
     id::{EndpointId, NodeName, ServiceRef},
-    key::PublicKey,
-    policy::{FabricParams, PolicyState},
+    policy::{Admission, FabricParams, PolicyState},
     record::{EndpointFact, EndpointPort, MAX_ENDPOINT_PORTS, MAX_ENDPOINTS, ProofClaim},
     token::ServiceTokenText,
     view::{EndpointError, verify_endpoint},
@@ -73,6 +72,9 @@ pub enum RegisterError {
     /// No address is left or the wanted one is taken.
     #[error("{0}")]
     Address(String),
+    /// The name is being registered at this moment.
+    #[error("endpoint {0} is being registered by somebody else at this moment")]
+    Busy(EndpointId),
     /// The name is taken by another service.
     #[error("endpoint {0} exists already, for another service")]
     Taken(EndpointId),
@@ -93,25 +95,86 @@ impl Endpoints {
         me: &NodeName,
         now_ms: UnixMs,
     ) -> Result<Registered, RegisterError> {
+        self.reserve(registration, policy, me, now_ms, Families::Ipv4)?.register()
+    }
+
+    /// Chooses name and addresses of an endpoint and proves it, without anybody hearing of it: what has
+    /// yet to be attached gets its addresses, and is announced, only when that has succeeded.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn reserve(
+        &self,
+        registration: &Registration,
+        policy: &PolicyState,
+        me: &NodeName,
+        now_ms: UnixMs,
+        families: Families,
+    ) -> Result<Reservation, RegisterError> {
         check_bounds(registration)?;
         let (params, admission) =
             policy.params.as_ref().zip(policy.nodes.get(me)).ok_or(RegisterError::NotReady)?;
         let block = address::block_of(params, admission).ok_or(RegisterError::NotReady)?;
-        // In one step with the change: two registrations at once must not choose the same address.
-        self.inner.change(|table| {
-            let id = registration.id.clone().unwrap_or_else(|| made_up_name(&registration.service));
-            let ipv4 = place(table, registration, &id, &block)?;
-            let fact = prove(registration, params, &admission.key, id, ipv4)?;
-            verify_endpoint(policy, me, &fact, now_ms)?;
-            let registered = Registered {
-                fact,
-                checks: registration.checks.clone(),
-                lease_until_ms: registration.lease_ms.map(|ms| now_ms.saturating_add(ms)),
-                lease_ms: registration.lease_ms,
-            };
+        let id = registration.id.clone().unwrap_or_else(|| made_up_name(&registration.service));
+        // Held to the end: two registrations at once must not choose the same address.
+        let mut reserved = self.inner.lock_reserved();
+        let mut taken = self.inner.lock().clone();
+        if reserved.contains_key(&id) {
+            return Err(RegisterError::Busy(id));
+        }
+        taken.extend(reserved.clone());
+        let ipv4 = place(&taken, registration, &id, &block)?;
+        let fact = prove(registration, params, admission, id, ipv4, families)?;
+        verify_endpoint(policy, me, &fact, now_ms)?;
+        let registered = Registered {
+            fact,
+            checks: registration.checks.clone(),
+            lease_until_ms: registration.lease_ms.map(|ms| now_ms.saturating_add(ms)),
+            lease_ms: registration.lease_ms,
+        };
+        reserved.insert(registered.fact.id.clone(), registered.clone());
+        Ok(Reservation { endpoints: self.clone(), registered })
+    }
+}
+
+/// Which addresses an endpoint gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone: without a data plane there is nothing an IPv6 overlay address would lead to.
+    Ipv4,
+    /// Both.
+    Both,
+}
+
+/// An endpoint that is not announced yet. Dropping it gives its name and addresses back.
+pub struct Reservation {
+    endpoints: Endpoints,
+    registered: Registered,
+}
+
+impl Reservation {
+    /// What is going to be announced.
+    #[must_use]
+    pub const fn fact(&self) -> &EndpointFact {
+        &self.registered.fact
+    }
+
+    /// Makes it durable and announces it.
+    ///
+    /// # Errors
+    /// When it cannot be made durable; nothing has changed then.
+    pub fn register(self) -> Result<Registered, RegisterError> {
+        let registered = self.registered.clone();
+        self.endpoints.inner.change(|table| {
             table.insert(registered.fact.id.clone(), registered.clone());
-            Ok(registered)
-        })?
+        })?;
+        Ok(registered)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.endpoints.inner.lock_reserved().remove(&self.registered.fact.id);
     }
 }
 
@@ -148,9 +211,10 @@ fn check_bounds(registration: &Registration) -> Result<(), RegisterError> {
 fn prove(
     registration: &Registration,
     params: &FabricParams,
-    node: &PublicKey,
+    admission: &Admission,
     id: EndpointId,
     ipv4: Ipv4Addr,
+    families: Families,
 ) -> Result<EndpointFact, RegisterError> {
     let token = &registration.token;
     if token.fabric != params.id {
@@ -164,7 +228,7 @@ fn prove(
     let claim = ProofClaim {
         fabric: &params.id,
         service: &registration.service,
-        node,
+        node: &admission.key,
         endpoint: &id,
         cga: &cga,
         not_after_ms: token.not_after_ms,
@@ -174,8 +238,8 @@ fn prove(
         service: registration.service.clone(),
         ports: registration.ports.clone(),
         ipv4: Some(ipv4),
-        // Without a TUN there is nothing an IPv6 overlay address would lead to.
-        ipv6: None,
+        ipv6: (families == Families::Both)
+            .then(|| address::endpoint_ipv6(params, &admission.zone, &admission.key, &cga)),
         cga,
         health: initial_health(&registration.checks),
         weight: registration.weight,

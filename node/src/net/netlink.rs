@@ -264,6 +264,18 @@ impl Netlink {
         let added = self.handle.route().add(route.build()).replace().execute().await;
         added.map_err(|source| kernel(what(), source))
     }
+
+    /// Takes a route away.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance because it is gone.
+    pub async fn delete_route(&self, to: Subnet) -> Result<(), NetError> {
+        let what = || format!("delete the route {to}");
+        let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(to.address, to.len);
+        let malformed = |_| NetError::Kernel { what: what(), source: rtnetlink::Error::RequestFailed };
+        let gone = self.handle.route().del(route.map_err(malformed)?.build()).execute().await;
+        gone.map_err(|source| kernel(what(), source))
+    }
 }
 
 fn kernel(what: impl Into<String>, source: rtnetlink::Error) -> NetError {

@@ -49,7 +49,7 @@ fn bundle(revision: u64, signers: &[u8]) -> Bundle {
         id: FABRIC,
         suffix: "fabric.internal".to_owned(),
         ula_prefix: [0xfd; 6],
-        ipv4_pool: "100.64.0.0/10".to_owned(),
+        ipv4_pool: "127.64.0.0/10".to_owned(),
         ipv4_block_len: 24,
         root_cert: Vec::new(),
         issuing_cert: Vec::new(),

@@ -1,6 +1,6 @@
 //! Events, and streams of what changes.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
@@ -12,15 +12,19 @@ use axum::{
     },
 };
 use futures::StreamExt;
+use selvedge_fabric::id::ServiceRef;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Ctx, Problem, Raw, Reply};
-use crate::api::{
-    error::{ApiError, Code},
-    limits::{MAX_PAGE, WATCH_KEEP_ALIVE},
-    stream::{Cursor, Topics, Watcher},
-    types::EventItem,
+use crate::{
+    api::{
+        error::{ApiError, Code},
+        limits::{MAX_FLOW_WAIT, MAX_PAGE, WATCH_KEEP_ALIVE},
+        stream::{Cursor, Topics, Watcher},
+        types::{EventItem, FlowPage},
+    },
+    flows::Wanted,
 };
 
 /// Which events are listed.
@@ -44,6 +48,58 @@ pub(in crate::api) async fn events(
 ) -> Reply<Vec<EventItem>> {
     let limit = query.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
     app.backend.events(query.since, limit).await.map(Json)
+}
+
+/// Which flows are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::api) struct FlowsQuery {
+    /// Those after this number.
+    #[serde(default)]
+    since: u64,
+    /// At most so many, the newest.
+    limit: Option<usize>,
+    /// Wait so long for one to come, milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
+    /// From this service, `name@domain`.
+    from: Option<String>,
+    /// To this service, `name@domain`.
+    to: Option<String>,
+    /// `allow` or `deny`.
+    verdict: Option<String>,
+}
+
+/// What happened to flows on this node, oldest first.
+#[utoipa::path(get, path = "/v1/flows", tag = "watch", params(FlowsQuery),
+    responses((status = 200, description = "Flows", body = FlowPage), Problem))]
+pub(in crate::api) async fn flows(State(app): Ctx, Query(query): Query<FlowsQuery>) -> Reply<FlowPage> {
+    let limit = query.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    let service = |text: Option<String>, field: &str| {
+        let parsed = text.map(|text| text.parse::<ServiceRef>()).transpose();
+        parsed.map_err(|e| ApiError::bad_request(format!("{field}: {e}")))
+    };
+    if let Some(other) = query.verdict.as_ref().filter(|v| !matches!(v.as_str(), "allow" | "deny")) {
+        return Err(ApiError::bad_request(format!("verdict: {other:?} is neither allow nor deny")));
+    }
+    let wanted =
+        Wanted { from: service(query.from, "from")?, to: service(query.to, "to")?, verdict: query.verdict };
+    let log = app.backend.flows();
+    let mut newest = log.newest();
+    let patience = Duration::from_millis(query.wait_ms).min(MAX_FLOW_WAIT);
+    let comes = async {
+        loop {
+            newest.mark_unchanged();
+            let page = log.after(query.since, limit, &wanted);
+            if !page.flows.is_empty() || newest.changed().await.is_err() {
+                return page;
+            }
+        }
+    };
+    let waited = app.stop.run_until_cancelled(tokio::time::timeout(patience, comes)).await;
+    let page = waited.and_then(Result::ok);
+    Ok(Json(page.unwrap_or_else(|| log.after(query.since, limit, &wanted))))
 }
 
 /// What is watched.

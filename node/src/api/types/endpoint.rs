@@ -134,3 +134,55 @@ pub struct Registered {
     #[serde(default)]
     pub warnings: Vec<String>,
 }
+
+/// Attaches a workload to the node that is asked. Local socket only.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// The endpoint that it becomes.
+    pub endpoint: RegisterRequest,
+    /// What to attach.
+    pub place: AttachPlace,
+    /// Leaves its resolv.conf alone.
+    #[serde(default)]
+    pub keep_resolver: bool,
+}
+
+/// What is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachPlace {
+    /// A network namespace, by its file.
+    Netns(String),
+    /// The network namespace of a process, by its id.
+    Pid(u32),
+    /// An interface of the host that leads to a workload, a tap or the near end of a veth.
+    Interface(String),
+}
+
+/// What was attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttachReply {
+    /// The attachment.
+    #[serde(flatten)]
+    pub attachment: Attachment,
+    /// Where the workload finds DNS and workload API.
+    pub gateways: Vec<String>,
+    /// What people should know.
+    pub warnings: Vec<String>,
+}
+
+/// A workload that is attached to this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// Its endpoint.
+    pub endpoint: String,
+    /// The service, `name@domain`.
+    pub service: String,
+    /// What was attached.
+    pub place: AttachPlace,
+    /// The interface on the host by which it is reached.
+    pub interface: String,
+    /// Its overlay addresses.
+    pub addresses: Vec<String>,
+}

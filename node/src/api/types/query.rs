@@ -115,3 +115,53 @@ pub struct AssertResult {
     #[serde(default)]
     pub detail: String,
 }
+
+/// What happened to a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlowItem {
+    /// Its number on its node.
+    pub sequence: u64,
+    /// When it began.
+    pub time: String,
+    /// The node that decided.
+    pub node: String,
+    /// The service that sent, or the address of somebody who is none.
+    pub from: String,
+    /// The service that was to receive, or the address of somebody who is none.
+    pub to: String,
+    /// Where from.
+    pub source: String,
+    /// Where to.
+    pub destination: String,
+    /// Protocol and port, for instance `tcp/5432`.
+    pub port: String,
+    /// `allow` or `deny`.
+    pub verdict: String,
+    /// Why; a stable word.
+    pub reason: String,
+    /// The contract that decided.
+    pub contract: Option<String>,
+    /// The rule that decided, contract or guardrail.
+    pub rule: Option<String>,
+    /// `enforce`, `audit` or `learn`.
+    pub mode: String,
+    /// `leaving` or `arriving`, as seen by the workload of this node.
+    pub direction: String,
+    /// `opened`, `refused` or `cut`.
+    pub event: String,
+    /// The revision that decided.
+    pub revision: Revision,
+    /// Packets that this record stands for.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Flows, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlowPage {
+    /// Number of the newest record there is: ask for what came after it next time.
+    pub newest: u64,
+    /// The records.
+    pub flows: Vec<FlowItem>,
+}

@@ -14,10 +14,11 @@ use selvedge_node::api::{
     ApiError, Backend, Caller, Code,
     backend::Result,
     types::{
-        ApplyReply, AssertReply, Change, Description, DiscoverReply, Endpoint, EventItem, ExplainReply,
-        HistoryItem, Link, Manifest, Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness,
-        RegisterRequest, Registered, ResolveReply, RevocationDraft, RevocationReply, RevocationStatement,
-        Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
+        ApplyReply, AssertReply, AttachReply, AttachRequest, Attachment, Change, Description, DiscoverReply,
+        Endpoint, EventItem, ExplainReply, HistoryItem, Link, Manifest, Me, Member, Metadata, NodeState,
+        QuorumReport, ReachItem, Readiness, RegisterRequest, Registered, ResolveReply, RevocationDraft,
+        RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem,
+        TokenRequest, WaitReply,
     },
 };
 use tokio::sync::watch;
@@ -279,6 +280,18 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn flows(&self) -> selvedge_node::flows::Flows {
+        selvedge_node::flows::Flows::default()
+    }
+    async fn attach(&self, caller: &Caller, _request: AttachRequest) -> Result<AttachReply> {
+        Err(ApiError::not_found(format!("{} has nothing to attach", caller.actor())))
+    }
+    async fn detach(&self, _caller: &Caller, endpoint: &str) -> Result<()> {
+        Err(ApiError::not_found(endpoint))
+    }
+    async fn attachments(&self) -> Result<Vec<Attachment>> {
+        Ok(Vec::new())
+    }
     async fn endpoints(&self) -> Result<Vec<Endpoint>> {
         Ok(Vec::new())
     }

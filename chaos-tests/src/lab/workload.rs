@@ -1,0 +1,186 @@
+//! A workload in a network namespace of its own, and what it can reach from there.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+
+use super::{LabNode, ask, kernel::run};
+
+/// How long a server waits before it looks whether it is to stop.
+const SERVER_TICK: Duration = Duration::from_millis(20);
+/// What servers answer.
+const ANSWER: &[u8] = b"selvedge";
+
+/// A network namespace with servers in it.
+#[derive(Debug)]
+pub struct Workload {
+    /// Its name.
+    pub name: String,
+    /// Its overlay addresses, once it is attached.
+    pub addresses: Vec<IpAddr>,
+    /// Its endpoint, once it is attached.
+    pub endpoint: String,
+    stop: Arc<AtomicBool>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+/// What is sent to find out whether it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Probe {
+    /// A connection to this port, and an answer over it.
+    Tcp(u16),
+    /// A datagram to this port, and one back.
+    Udp(u16),
+    /// An echo request, and the reply.
+    Icmp,
+}
+
+impl Workload {
+    /// A new namespace of this name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        run("ip", &["netns", "add", name])?;
+        let (name, stop) = (name.to_owned(), Arc::default());
+        Ok(Self { name, addresses: Vec::new(), endpoint: String::new(), stop, servers: Vec::new() })
+    }
+
+    /// The file of its namespace.
+    #[must_use]
+    pub fn netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Attaches it to a node of this host, as a service.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub fn attach(
+        &mut self,
+        node: &LabNode,
+        service: &str,
+        token: &Path,
+        ports: &[&str],
+    ) -> anyhow::Result<()> {
+        let (token, netns) = (token.to_string_lossy(), self.netns());
+        let netns = netns.to_string_lossy();
+        let mut args = vec!["attach", "--service", service, "--token-file", &token, "--netns", &netns];
+        args.extend(ports.iter().flat_map(|port| ["--port", port]));
+        let attached = ask(node, &args)?;
+        self.endpoint = attached["endpoint"].as_str().context("an endpoint")?.to_owned();
+        let addresses = attached["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        self.addresses = addresses.map(str::parse).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Runs `f` inside, on a thread of its own.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        let file = File::open(self.netns())?;
+        let inside = || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(f())
+        };
+        match thread::scope(|scope| scope.spawn(inside).join()) {
+            Ok(result) => result,
+            Err(_) => bail!("a thread in {} panicked", self.name),
+        }
+    }
+
+    /// Serves a port on every address of it, over TCP and UDP, until this value is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn serve(&mut self, port: u16) -> anyhow::Result<()> {
+        let any = [SocketAddr::from(([0; 16], port))];
+        for address in any {
+            let (tcp, udp) = self.run(|| {
+                Ok::<_, std::io::Error>((TcpListener::bind(address)?, UdpSocket::bind(address)?))
+            })??;
+            tcp.set_nonblocking(true)?;
+            udp.set_read_timeout(Some(SERVER_TICK))?;
+            let (stop, stop_udp) = (self.stop.clone(), self.stop.clone());
+            self.servers.push(thread::spawn(move || serve_tcp(&tcp, &stop)));
+            self.servers.push(thread::spawn(move || serve_udp(&udp, &stop_udp)));
+        }
+        Ok(())
+    }
+
+    /// Whether a probe is answered within `patience`.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn reaches(&self, to: IpAddr, probe: Probe, patience: Duration) -> anyhow::Result<bool> {
+        self.run(|| match probe {
+            Probe::Tcp(port) => answers_tcp(SocketAddr::new(to, port), patience).is_ok(),
+            Probe::Udp(port) => answers_udp(SocketAddr::new(to, port), patience).is_ok(),
+            Probe::Icmp => answers_echo(to, patience),
+        })
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for server in self.servers.drain(..) {
+            let _ = server.join();
+        }
+        let _ = run("ip", &["netns", "delete", &self.name]);
+    }
+}
+
+fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((mut stream, _)) => drop(stream.write_all(ANSWER)),
+            Err(_) => thread::sleep(SERVER_TICK),
+        }
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) {
+    let mut buffer = [0; 64];
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(ANSWER, from);
+        }
+    }
+}
+
+fn answers_tcp(to: SocketAddr, patience: Duration) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.read_exact(&mut [0; ANSWER.len()])
+}
+
+fn answers_udp(to: SocketAddr, patience: Duration) -> std::io::Result<()> {
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 16], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(b"?")?;
+    socket.recv(&mut [0; 64]).map(drop)
+}
+
+/// One echo request (RFC 792, RFC 4443) by the ping program.
+fn answers_echo(to: IpAddr, patience: Duration) -> bool {
+    let seconds = patience.as_secs().max(1).to_string();
+    run("ping", &["-n", "-c", "1", "-W", &seconds, &to.to_string()]).is_ok()
+}
