@@ -25,7 +25,10 @@ pub use twin::Twin;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use selvedge_abi::{Address, Attachment, Identity};
+use selvedge_abi::{
+    Address, Attachment, Identity,
+    attachment::{GROUP, PROBES},
+};
 
 /// The TCP port of the workload API at the gateway, unless configured otherwise.
 pub const DEFAULT_API_PORT: u16 = 5500;
@@ -53,6 +56,16 @@ impl Workload {
     /// As the programs see it, with its place in the tables that exist once per attachment.
     #[must_use]
     pub fn attachment(&self, slot: u32) -> Attachment {
+        self.with_flags(slot, 0)
+    }
+
+    /// The same for a process tree.
+    #[must_use]
+    pub fn group_attachment(&self, slot: u32) -> Attachment {
+        self.with_flags(slot, GROUP)
+    }
+
+    fn with_flags(&self, slot: u32, flags: u16) -> Attachment {
         let pair = |v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>| {
             [
                 v4.map_or(Address::NONE, |a| Address::ipv4(a.octets())),
@@ -65,7 +78,7 @@ impl Workload {
             identity: self.identity,
             slot,
             api_port: self.api_port,
-            probes: u16::from(self.probes),
+            flags: flags | if self.probes { PROBES } else { 0 },
         }
     }
 }
@@ -81,7 +94,7 @@ impl From<&Attachment> for Workload {
             gateway_ipv4: ipv4(&attachment.gateways[0]),
             gateway_ipv6: ipv6(&attachment.gateways[1]),
             api_port: attachment.api_port,
-            probes: attachment.probes != 0,
+            probes: attachment.has(PROBES),
         }
     }
 }

@@ -16,9 +16,15 @@ pub struct Attachment {
     pub slot: u32,
     /// The TCP port of the workload API at the gateway.
     pub api_port: u16,
-    /// 1 when the node may open flows to it from the gateway address: health checks.
-    pub probes: u16,
+    /// [`PROBES`], [`GROUP`].
+    pub flags: u16,
 }
+
+/// The node may open flows to the workload from the gateway address: health checks.
+pub const PROBES: u16 = 1;
+/// The attachment is a process tree: what it says to itself passes the hooks as well, and is its own
+/// affair.
+pub const GROUP: u16 = 2;
 
 /// The port of the DNS.
 const DNS_PORT: u16 = 53;
@@ -36,6 +42,13 @@ impl Attachment {
     #[inline(always)]
     pub const fn is_gateway(&self, address: &Address) -> bool {
         is_one_of(&self.gateways, address)
+    }
+
+    /// Whether a flag is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
     }
 
     /// Whether the gateway offers something on this port.

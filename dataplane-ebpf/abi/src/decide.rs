@@ -143,7 +143,7 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason as u8), reason);
         }
-        let known: [(u8, &str); 24] = [
+        let known: [(u8, &str); 25] = [
             (1, "contract"),
             (2, "guardrail-allow"),
             (3, "audited"),
@@ -156,6 +156,7 @@ mod tests {
             (64, "flow"),
             (65, "gateway"),
             (66, "icmp-error"),
+            (67, "own"),
             (96, "not-attached"),
             (97, "spoofed"),
             (98, "misdelivered"),

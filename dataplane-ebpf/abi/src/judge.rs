@@ -7,7 +7,9 @@
 //! remembered: a flood of refused packets takes nobody's place.
 
 use crate::{
-    Address, Attachment, Direction, Identity, Reason, Tables, Verdict, decide,
+    Address, Attachment, Direction, Identity, Reason, Tables, Verdict,
+    attachment::{GROUP, PROBES},
+    decide,
     flow::{FlowEntry, FlowKey, REFRESH_S},
     packet::{Bytes, ETHERNET_BYTES, ETHERTYPE_ARP, Kind, Packet, be16},
 };
@@ -135,6 +137,12 @@ pub fn judge<B: Bytes + ?Sized, W: World>(
         conclude(&mut judgement, verdict, Note::None);
         return judgement;
     }
+    if attachment.has(GROUP) && attachment.owns(&packet.source) && attachment.owns(&packet.destination) {
+        identify(&mut judgement, attachment.identity, direction, attachment);
+        let verdict = Verdict { allow: true, ..Verdict::refused(Reason::Own) };
+        conclude(&mut judgement, verdict, Note::None);
+        return judgement;
+    }
     match counterpart(packet, direction, attachment) {
         Ok(peer) => through_flow(&mut judgement, packet, peer, direction, attachment, world),
         Err(reason) => judgement.verdict = Verdict::refused(reason),
@@ -252,7 +260,7 @@ fn opening<W: World>(
     if attachment.is_gateway(&key.peer) {
         let allow = match opened {
             Direction::Leaving => attachment.offers(key.protocol, key.peer_port),
-            Direction::Arriving => attachment.probes != 0,
+            Direction::Arriving => attachment.has(PROBES),
         };
         let reason = if allow { Reason::Gateway } else { Reason::GatewayPort };
         return Verdict { allow, ..Verdict::refused(reason) };

@@ -8,6 +8,8 @@ pub const ABI_VERSION: u32 = 1;
 
 /// Most attachments of a node.
 pub const MAX_ATTACHMENTS: u32 = 1024;
+/// How deep in the tree of control groups attachments are looked for.
+pub const MAX_GROUP_DEPTH: u32 = 16;
 /// Flows that are remembered for each attachment; a new one takes the place of the one silent longest.
 /// 1.7 MB of kernel memory each.
 pub const FLOWS_PER_ATTACHMENT: u32 = 16_384;

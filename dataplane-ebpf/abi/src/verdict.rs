@@ -31,6 +31,8 @@ pub enum Reason {
     Gateway = 65,
     /// An ICMP error about a flow that was allowed.
     IcmpError = 66,
+    /// A process tree speaks to itself.
+    Own = 67,
     /// It passed an interface or group that is attached to nothing.
     NotAttached = 96,
     /// Its source address is not that of the attachment it came from.
@@ -59,7 +61,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Contract,
         Self::GuardrailAllow,
         Self::Audited,
@@ -72,6 +74,7 @@ impl Reason {
         Self::Flow,
         Self::Gateway,
         Self::IcmpError,
+        Self::Own,
         Self::NotAttached,
         Self::Spoofed,
         Self::Misdelivered,
@@ -111,6 +114,7 @@ impl Reason {
             Self::Flow => "flow",
             Self::Gateway => "gateway",
             Self::IcmpError => "icmp-error",
+            Self::Own => "own",
             Self::NotAttached => "not-attached",
             Self::Spoofed => "spoofed",
             Self::Misdelivered => "misdelivered",
@@ -139,6 +143,7 @@ impl Reason {
                 | Self::Flow
                 | Self::Gateway
                 | Self::IcmpError
+                | Self::Own
         )
     }
 }

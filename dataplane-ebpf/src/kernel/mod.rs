@@ -10,26 +10,29 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
-    programs::{Program, ProgramFd},
+    programs::ProgramFd,
 };
 use selvedge_abi::{
-    Attachment, FlowEntry, FlowKey,
+    Address, Attachment, FlowEntry, FlowKey,
     layout::{EdgeCounterKey, EdgeCounters, EndpointCounters, FLOWS_PER_ATTACHMENT, MAX_ATTACHMENTS},
 };
 
 use crate::{Counters, DataplaneError, Events, TableImage, Workload};
 
+mod attach;
 mod control;
+mod group;
 mod hooks;
 mod pins;
+mod probe;
 pub(crate) mod raw;
 mod sys;
 mod tables;
 
 use control::ControlPage;
 use hooks::Hook;
-pub use hooks::Probe;
 use pins::{MAPS, Pins};
+pub use probe::Probe;
 use raw::Raw;
 use tables::KernelTables;
 
@@ -60,12 +63,15 @@ impl Options {
 pub enum Place {
     /// The host side of a workload's interface, by index: a veth or tap.
     Interface(u32),
+    /// A control group, by number: that of its directory.
+    Group(u64),
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interface(index) => write!(f, "interface {index}"),
+            Self::Group(id) => write!(f, "control group {id}"),
         }
     }
 }
@@ -103,6 +109,8 @@ pub struct Dataplane {
     control: ControlPage,
     tables: KernelTables,
     attachments: HashMap<MapData, u32, Raw<Attachment>>,
+    groups: HashMap<MapData, u64, Raw<Attachment>>,
+    guarded: HashMap<MapData, Raw<Address>, u64>,
     flows: MapData,
     endpoint_counters: PerCpuArray<MapData, Raw<EndpointCounters>>,
     edge_counters: PerCpuHashMap<MapData, Raw<EdgeCounterKey>, Raw<EdgeCounters>>,
@@ -110,6 +118,8 @@ pub struct Dataplane {
     events: Option<Events>,
     attached: BTreeMap<Place, Attached>,
     links: BTreeMap<(Place, Hook), OwnedFd>,
+    guard: Option<OwnedFd>,
+    group_paths: BTreeMap<u64, PathBuf>,
 }
 
 impl fmt::Debug for Dataplane {
@@ -140,10 +150,7 @@ impl Dataplane {
             }
         }
         let mut ebpf = loader.load(OBJECT)?;
-        for hook in Hook::ALL {
-            hooks::load(&mut ebpf, hook.program())?;
-        }
-        hooks::load(&mut ebpf, hooks::SHUT)?;
+        hooks::load(&mut ebpf)?;
         let mut plane = Self::assemble(ebpf, pins)?;
         plane.adopt()?;
         Ok(plane)
@@ -166,6 +173,8 @@ impl Dataplane {
             control,
             tables: KernelTables::take(&mut ebpf)?,
             attachments: take(&mut ebpf, "ATTACHMENTS")?,
+            groups: take(&mut ebpf, "GROUPS_ATTACHED")?,
+            guarded: take(&mut ebpf, "GUARDED")?,
             flows,
             endpoint_counters: take(&mut ebpf, "ENDPOINT_COUNTERS")?,
             edge_counters: take(&mut ebpf, "EDGE_COUNTERS")?,
@@ -173,6 +182,8 @@ impl Dataplane {
             events: Some(events),
             attached: BTreeMap::new(),
             links: BTreeMap::new(),
+            guard: None,
+            group_paths: BTreeMap::new(),
             pins,
             ebpf,
         })
@@ -205,14 +216,14 @@ impl Dataplane {
     /// already and refuse everything, but never the other way round.
     pub fn attach_interface(&mut self, ifindex: u32, workload: Workload) -> Result<(), DataplaneError> {
         let place = Place::Interface(ifindex);
-        hooks::interface_name(ifindex)?;
+        attach::interface_name(ifindex)?;
         let attached = self.prepare(place, workload)?;
         let entry = Raw(workload.attachment(attached.slot));
         self.attachments.insert(ifindex, entry, 0).map_err(DataplaneError::map("ATTACHMENTS"))?;
         self.attached.insert(place, attached);
-        for hook in Hook::ALL {
-            if !self.links.contains_key(&(place, hook)) {
-                self.link(place, hook)?;
+        for hook in Hook::of(place) {
+            if !self.links.contains_key(&(place, *hook)) {
+                self.link(place, *hook)?;
             }
         }
         Ok(())
@@ -245,18 +256,22 @@ impl Dataplane {
     }
 
     /// Detaches a workload. While its interface is there, nothing guards it any more: remove the
-    /// interface, or the workload's addresses, first.
+    /// interface, or the workload's addresses, first; or end the processes of its group.
     ///
     /// # Errors
     /// When nothing is attached there, or the kernel refuses.
     pub fn detach(&mut self, place: Place) -> Result<(), DataplaneError> {
         let attached = self.attached.remove(&place).ok_or(DataplaneError::NotAttached(place))?;
-        let Place::Interface(ifindex) = place;
         // First the entry: until the programs are gone as well, everything is refused.
-        ignore_absent(self.attachments.remove(&ifindex)).map_err(DataplaneError::map("ATTACHMENTS"))?;
-        for hook in Hook::ALL {
-            self.unlink(place, hook)?;
+        let removed = match place {
+            Place::Interface(ifindex) => self.attachments.remove(&ifindex),
+            Place::Group(id) => self.groups.remove(&id),
+        };
+        ignore_absent(removed).map_err(DataplaneError::map("ATTACHMENTS"))?;
+        for hook in Hook::of(place) {
+            self.unlink(place, *hook)?;
         }
+        self.unguard(place)?;
         // The kernel keeps their memory as long as the flows are in their slot.
         sys::clear_inner(self.flows.fd().as_fd(), attached.slot)
             .map_err(DataplaneError::system("release a table of flows"))
@@ -290,6 +305,9 @@ impl Dataplane {
         for place in attached {
             self.detach(place)?;
         }
+        if let Some(guard) = &self.guard {
+            sys::detach_link(guard.as_fd()).map_err(DataplaneError::system("detach the guard"))?;
+        }
         match &self.pins {
             Some(pins) => pins.remove().map_err(DataplaneError::system("remove what is pinned")),
             None => Ok(()),
@@ -311,9 +329,7 @@ impl Dataplane {
     }
 
     fn program(&self, name: &'static str) -> Result<&ProgramFd, DataplaneError> {
-        let Some(Program::SchedClassifier(program)) = self.ebpf.program(name) else {
-            return Err(DataplaneError::Missing(name));
-        };
+        let program = self.ebpf.program(name).ok_or(DataplaneError::Missing(name))?;
         program.fd().map_err(|source| DataplaneError::Program { name, source })
     }
 }

@@ -11,7 +11,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 use selvedge_abi::{
-    Attachment,
+    Address, Attachment,
     layout::{
         ABI_VERSION, Control, EVENT_RING_BYTES, EdgeCounterKey, EdgeCounters, EndpointCounters,
         MAX_ATTACHMENTS, MAX_EDGE_COUNTERS, REASON_CODES,
@@ -40,7 +40,7 @@ const fn spec(name: &'static str, kind: MapType, key: usize, value: usize, entri
 }
 
 /// Every map. Inner maps need no check: the kernel compares them with the pattern of their outer map.
-pub(super) const MAPS: [MapSpec; 13] = [
+pub(super) const MAPS: [MapSpec; 15] = [
     spec("CONTROL", MapType::Array, 4, size_of::<Control>(), 1),
     spec("ENDPOINTS", MapType::ArrayOfMaps, 4, 4, 2),
     spec("NETWORKS", MapType::ArrayOfMaps, 4, 4, 2),
@@ -49,6 +49,8 @@ pub(super) const MAPS: [MapSpec; 13] = [
     spec("CONTRACTS", MapType::ArrayOfMaps, 4, 4, 2),
     spec("LISTS", MapType::ArrayOfMaps, 4, 4, 2),
     spec("ATTACHMENTS", MapType::Hash, 4, size_of::<Attachment>(), MAX_ATTACHMENTS),
+    spec("GROUPS_ATTACHED", MapType::Hash, 8, size_of::<Attachment>(), MAX_ATTACHMENTS),
+    spec("GUARDED", MapType::Hash, size_of::<Address>(), 8, 2 * MAX_ATTACHMENTS),
     spec("FLOWS", MapType::ArrayOfMaps, 4, 4, MAX_ATTACHMENTS),
     spec("ENDPOINT_COUNTERS", MapType::PerCpuArray, 4, size_of::<EndpointCounters>(), MAX_ATTACHMENTS),
     spec(

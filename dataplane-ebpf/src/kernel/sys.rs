@@ -38,6 +38,14 @@ const MAX_HOOK_PROGRAMS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub(super) enum AttachType {
+    GroupIngress = 0,
+    GroupEgress = 1,
+    Bind4 = 8,
+    Bind6 = 9,
+    Connect4 = 10,
+    Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
     TcxIngress = 46,
     TcxEgress = 47,
 }
@@ -165,6 +173,17 @@ pub(super) fn link_interface(program: BorrowedFd<'_>, ifindex: u32, at: AttachTy
     unsafe { attr.word(12, BPF_F_BEFORE).open(BPF_LINK_CREATE) }
 }
 
+/// Attaches a program to a control group, given its directory, beside those of others.
+pub(super) fn link_group(
+    program: BorrowedFd<'_>,
+    group: BorrowedFd<'_>,
+    at: AttachType,
+) -> io::Result<OwnedFd> {
+    let attr = Attr::new().descriptor(0, program).descriptor(4, group).word(8, at as u32);
+    // SAFETY: no pointers.
+    unsafe { { attr }.open(BPF_LINK_CREATE) }
+}
+
 /// Puts another program in the place of a link's, between two packets.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
@@ -186,7 +205,7 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 pub(super) struct LinkInfo {
     /// The program.
     pub(super) program: u32,
-    /// The interface, or the lower half of the group's id; 0 once the link is defunct.
+    /// The interface, or the number of the group; 0 once the link is defunct.
     pub(super) target: u64,
 }
 

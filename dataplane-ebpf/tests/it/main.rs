@@ -3,6 +3,7 @@
 
 mod differential;
 mod frames;
+mod group;
 mod support;
 mod swap;
 mod veth;

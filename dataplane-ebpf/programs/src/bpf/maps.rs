@@ -43,6 +43,12 @@ pub(super) static LISTS: ArrayOfMaps<Lists, 2> = ArrayOfMaps::new();
 
 #[btf_map]
 pub(super) static ATTACHMENTS: HashMap<u32, Attachment, { MAX_ATTACHMENTS as usize }> = HashMap::new();
+/// By the number of the control group.
+#[btf_map]
+pub(super) static GROUPS_ATTACHED: HashMap<u64, Attachment, { MAX_ATTACHMENTS as usize }> = HashMap::new();
+/// Addresses from which nobody but a control group may speak.
+#[btf_map]
+pub(super) static GUARDED: HashMap<Address, u64, { 2 * MAX_ATTACHMENTS as usize }> = HashMap::new();
 #[btf_map]
 pub(super) static FLOWS: ArrayOfMaps<FlowTable, { MAX_ATTACHMENTS as usize }> = ArrayOfMaps::new();
 
@@ -70,4 +76,11 @@ pub(super) fn attachment(ifindex: u32) -> Option<&'static Attachment> {
     // SAFETY: an attachment is changed only by userspace, as a whole and rarely; the reference does not
     // outlive the program.
     unsafe { ATTACHMENTS.get(ifindex) }
+}
+
+/// The attachment of a control group.
+#[inline(always)]
+pub(super) fn group(id: u64) -> Option<&'static Attachment> {
+    // SAFETY: as above.
+    unsafe { GROUPS_ATTACHED.get(id) }
 }

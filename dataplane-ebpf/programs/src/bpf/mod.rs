@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "maps and helpers of the kernel are reached through raw pointers")]
 
 mod account;
+mod group;
 mod maps;
 mod world;
 
@@ -46,7 +47,7 @@ fn classify(ctx: &TcContext, direction: Direction) -> i32 {
         None => Judgement::refused(Reason::NotAttached),
         // A tag that the hardware or the kernel took off already; one in the frame is no IP either.
         Some(_) if tagged => Judgement::refused(Reason::NotIp),
-        Some(attachment) => judge_frame(&Skb(ctx), direction, attachment, &Kernel::new(attachment), packet),
+        Some(attachment) => judge_frame(&Skb(skb), direction, attachment, &Kernel::new(attachment), packet),
     };
     account::packet(attachment, direction, &judgement, packet, ctx.len());
     // For other programs of the hook, and for tests, which read it back.

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::__sk_buff,
     btf_maps::{ArrayOfMaps, HashMap, LruHashMap, lpm_trie::Key},
     helpers::generated::bpf_ktime_get_coarse_ns,
-    programs::TcContext,
+    programs::sk_buff::SkBuff,
 };
 use selvedge_abi::{
     Address, Attachment, EdgeKey, FlowEntry, FlowKey, Groups, Identity, Range, Reason, Tables, Verdict,
@@ -19,23 +19,23 @@ use super::maps;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The bytes of a socket buffer, whether or not they lie in one piece.
-pub(super) struct Skb<'a>(pub(super) &'a TcContext);
+pub(super) struct Skb(pub(super) *mut __sk_buff);
 
-impl Bytes for Skb<'_> {
+impl Bytes for Skb {
     #[inline(always)]
     fn length(&self) -> usize {
-        self.0.len() as usize
+        SkBuff { skb: self.0 }.len() as usize
     }
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.load::<[u8; N]>(offset).ok()
+        SkBuff { skb: self.0 }.load::<[u8; N]>(offset).ok()
     }
 
     #[inline(always)]
     fn parse(&self, offset: usize, ethertype: u16, packet: &mut Packet) -> Result<(), Reason> {
         let place = (offset as u32) << 16 | ethertype as u32;
-        match selvedge_parse(self.0.skb.skb, place, packet) {
+        match selvedge_parse(self.0, place, packet) {
             0 => Ok(()),
             reason => Err(Reason::from_code(reason as u8)),
         }
@@ -49,8 +49,7 @@ impl Bytes for Skb<'_> {
 extern "C" fn selvedge_parse(skb: *mut __sk_buff, place: u32, packet: *mut Packet) -> u32 {
     // SAFETY: callers have it in a map; the verifier wants the check all the same.
     let Some(packet) = (unsafe { packet.as_mut() }) else { return Reason::Malformed as u32 };
-    let ctx = TcContext::new(skb);
-    match packet::parse(&Skb(&ctx), ((place >> 16) & 0xff) as usize, place as u16, packet) {
+    match packet::parse(&Skb(skb), ((place >> 16) & 0xff) as usize, place as u16, packet) {
         Ok(()) => 0,
         Err(reason) => reason as u32,
     }
