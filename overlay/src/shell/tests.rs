@@ -176,7 +176,7 @@ async fn what_packets_cost() {
     const PACKETS: usize = 20_000;
     const IN_FLIGHT: usize = 64;
     let mut fabric = Fabric::start(3, &[(1, 2), (3, 2)]);
-    fabric.until("a way", |fabric| fabric.path(1, 3) == Some(3) && fabric.path(1, 2) == Some(2)).await;
+    fabric.until("a way", |fabric| fabric.path(1, 3) == Some(3) && fabric.path(3, 1) == Some(3)).await;
     for to in [2, 3] {
         for size in [200_usize, 1_280, 1_320, 1_400] {
             let packet = Bytes::from(question(1, to, &vec![7; size - 28]));
