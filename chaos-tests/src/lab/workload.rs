@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::{LabNode, ask, kernel::run};
+use super::{ask_at, kernel::run};
 
 /// How long a server waits before it looks whether it is to stop.
 const SERVER_TICK: Duration = Duration::from_millis(20);
@@ -66,13 +66,13 @@ impl Workload {
         Path::new("/run/netns").join(&self.name)
     }
 
-    /// Attaches it to a node of this host, as a service.
+    /// Attaches it to the node behind `socket`, as a service.
     ///
     /// # Errors
     /// When that is refused.
     pub fn attach(
         &mut self,
-        node: &LabNode,
+        socket: &Path,
         service: &str,
         token: &Path,
         ports: &[&str],
@@ -81,7 +81,7 @@ impl Workload {
         let netns = netns.to_string_lossy();
         let mut args = vec!["attach", "--service", service, "--token-file", &token, "--netns", &netns];
         args.extend(ports.iter().flat_map(|port| ["--port", port]));
-        let attached = ask(node, &args)?;
+        let attached = ask_at(socket, &args)?;
         self.endpoint = attached["endpoint"].as_str().context("an endpoint")?.to_owned();
         let addresses = attached["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
         self.addresses = addresses.map(str::parse).collect::<Result<_, _>>()?;

@@ -10,6 +10,7 @@ mod dns_tools;
 mod emergency;
 mod joining;
 mod loss;
+mod matrix;
 mod one_host;
 mod overlay;
 mod playground;

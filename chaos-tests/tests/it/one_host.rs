@@ -61,7 +61,7 @@ fn machines(founder: &Founder) -> anyhow::Result<Vec<Workload>> {
         let service = format!("machine-{name}@shop");
         let token = founder.service_token(&service)?;
         let mut machine = Workload::new(name)?;
-        machine.attach(&founder.node, &service, &token, &ports)?;
+        machine.attach(&founder.node.socket, &service, &token, &ports)?;
         for port in [80, 5342] {
             machine.serve(port)?;
         }

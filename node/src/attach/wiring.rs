@@ -123,7 +123,7 @@ impl Wiring {
         outer: &Link,
         peer_mac: Option<&[u8]>,
     ) -> Result<(), WireError> {
-        forward_from(&outer.name)?;
+        sysctl::forward_from(&outer.name)?;
         host.set_link(outer, self.mtu, true).await?;
         for &address in &self.addresses {
             let gateway = self.gateway_for(address).ok_or(WireError::NoGateway(address))?;
@@ -147,7 +147,7 @@ impl Wiring {
         if let Ok(loopback) = there.link("lo").await {
             there.set_link(&loopback, loopback.mtu, true).await?;
         }
-        inside.run(|| quiet(INSIDE)).map_err(NetError::from)??;
+        inside.run(|| sysctl::quiet(INSIDE)).map_err(NetError::from)??;
         there.set_link(inner, self.mtu, true).await?;
         for &address in &self.addresses {
             let gateway = self.gateway_for(address).ok_or(WireError::NoGateway(address))?;
@@ -187,36 +187,6 @@ pub fn host_interface(endpoint: &EndpointId) -> String {
     let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     // 48 bits: two of a node's few hundred endpoints never share them.
     format!("{HOST_PREFIX}{hex}")
-}
-
-/// Lets the kernel pass on what arrives from an endpoint. Everything that may pass was decided before, by
-/// the gate on the interface; the reverse path filter would ask a second time, and wrongly.
-fn forward_from(interface: &str) -> Result<(), WireError> {
-    use sysctl::Family::{V4, V6};
-    sysctl::set(V4, interface, "forwarding", "1")?;
-    sysctl::set(V4, interface, "rp_filter", "0")?;
-    quiet(interface)?;
-    // Since Linux 6.17 one interface can forward IPv6 without all others doing so too.
-    let one = sysctl::exists(V6, interface, "force_forwarding");
-    let (name, key) = if one { (interface, "force_forwarding") } else { ("all", "forwarding") };
-    if sysctl::exists(V6, name, key) {
-        sysctl::set(V6, name, key, "1")?;
-    }
-    Ok(())
-}
-
-/// No link-local addresses and no router advertisements: nothing on this wire is found by asking.
-fn quiet(interface: &str) -> Result<(), sysctl::SysctlError> {
-    use sysctl::Family::V6;
-    for (key, value) in
-        [("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_dad", "0")]
-    {
-        // Where IPv6 is switched off there is none of them, and nothing to switch off.
-        if sysctl::exists(V6, interface, key) {
-            sysctl::set(V6, interface, key, value)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::{
     config::{Enabled, OverlayConfig},
     events::Events,
     follow::PolicySource,
+    net::sysctl,
     pki::SealingKey,
 };
 
@@ -144,7 +145,11 @@ fn open(config: &OverlayConfig, params: &FabricParams, addresses: &Addresses) ->
         ipv4: addresses.ipv4.map(|address| (address, pool_len)),
         ipv6: addresses.ipv6.map(|address| (address, ULA_PREFIX_LEN)),
     };
-    Device::open(&options).with_context(|| format!("the TUN device {} cannot be made", config.tun))
+    let device =
+        Device::open(&options).with_context(|| format!("the TUN device {} cannot be made", config.tun))?;
+    // What arrives for workloads of this node is passed on to them.
+    sysctl::forward_from(&config.tun)?;
+    Ok(device)
 }
 
 /// Hands the routing half of the plan on when it changed.

@@ -33,6 +33,39 @@ pub fn set(family: Family, interface: &str, key: &str, value: &'static str) -> R
     std::fs::write(&path, value).map_err(|source| SysctlError { path, value, source })
 }
 
+/// Lets the kernel pass on what arrives by an interface of ours. Everything that may pass was decided
+/// before; the reverse path filter would ask a second time, and wrongly.
+///
+/// # Errors
+/// When a setting cannot be made.
+pub fn forward_from(interface: &str) -> Result<(), SysctlError> {
+    set(Family::V4, interface, "forwarding", "1")?;
+    set(Family::V4, interface, "rp_filter", "0")?;
+    quiet(interface)?;
+    // Since Linux 6.17 one interface can forward IPv6 without all others doing so too.
+    let one = exists(Family::V6, interface, "force_forwarding");
+    let (name, key) = if one { (interface, "force_forwarding") } else { ("all", "forwarding") };
+    if exists(Family::V6, name, key) {
+        set(Family::V6, name, key, "1")?;
+    }
+    Ok(())
+}
+
+/// No link-local addresses and no router advertisements: nothing on our interfaces is found by asking.
+///
+/// # Errors
+/// When a setting cannot be made.
+pub fn quiet(interface: &str) -> Result<(), SysctlError> {
+    let settings = [("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_dad", "0")];
+    for (key, value) in settings {
+        // Where IPv6 is switched off there is none of them, and nothing to switch off.
+        if exists(Family::V6, interface, key) {
+            set(Family::V6, interface, key, value)?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether this kernel has a setting.
 #[must_use]
 pub fn exists(family: Family, interface: &str, key: &str) -> bool {
