@@ -273,6 +273,10 @@ fn disturbance(change: &Change) -> Option<String> {
         Change::Unpinned(place) => {
             Some(format!("somebody removed the pin of the program that guards {place}: it was put back"))
         }
+        Change::Unguarded => Some(
+            "somebody removed what keeps others from the addresses of process trees: it was put back"
+                .to_owned(),
+        ),
     }
 }
 

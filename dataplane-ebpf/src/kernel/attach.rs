@@ -136,6 +136,10 @@ impl Dataplane {
             }
         }
         changes.dedup();
+        let has_groups = self.attached.keys().any(|place| matches!(place, Place::Group(_)));
+        if has_groups && !self.is_guarded()? {
+            changes.push(Change::Unguarded);
+        }
         Ok(changes)
     }
 
@@ -178,6 +182,7 @@ impl Dataplane {
         for change in &changes {
             match *change {
                 Change::Gone(place) => self.detach(place)?,
+                Change::Unguarded => self.ensure_guard()?,
                 Change::Removed(place) | Change::Overtaken(place) | Change::Unpinned(place) => {
                     self.repair(place)?;
                 }
@@ -187,9 +192,6 @@ impl Dataplane {
     }
 
     fn repair(&mut self, place: Place) -> Result<(), DataplaneError> {
-        if matches!(place, Place::Group(_)) {
-            self.ensure_guard()?;
-        }
         for hook in Hook::of(place) {
             match self.verify_hook(place, *hook)? {
                 Some(Change::Unpinned(_)) => {

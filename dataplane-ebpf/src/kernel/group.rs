@@ -101,20 +101,32 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Whether the guard is in its place, and pinned.
+    pub(super) fn is_guarded(&self) -> Result<bool, DataplaneError> {
+        let is_pinned = self.pins.as_ref().is_none_or(|pins| pins.link(GUARD_PIN).exists());
+        Ok(is_pinned && self.guard_runs()?)
+    }
+
+    fn guard_runs(&self) -> Result<bool, DataplaneError> {
+        let failed = || DataplaneError::system("inspect the guard of process trees");
+        let Some(guard) = &self.guard else { return Ok(false) };
+        let root = fs::metadata(root().map_err(failed())?).map_err(failed())?.ino();
+        Ok(sys::link_info(guard.as_fd()).map_err(failed())?.target == root)
+    }
+
     /// Nobody outside a group speaks from its address: a program at the root sees to that.
     pub(super) fn ensure_guard(&mut self) -> Result<(), DataplaneError> {
-        if self.guard.is_some() {
-            return Ok(());
-        }
         let failed = || DataplaneError::system("guard the addresses of process trees");
-        let root = File::open(root().map_err(failed())?).map_err(failed())?;
-        let program = self.program(GUARD)?.as_fd();
-        let link = sys::link_group(program, root.as_fd(), AttachType::GroupEgress).map_err(failed())?;
-        if let Some(pins) = &self.pins {
-            let path = pins.link(GUARD_PIN);
-            unpin(&path).and_then(|()| sys::pin(&link, &path)).map_err(failed())?;
+        if !self.guard_runs()? {
+            let root = File::open(root().map_err(failed())?).map_err(failed())?;
+            let program = self.program(GUARD)?.as_fd();
+            let link = sys::link_group(program, root.as_fd(), AttachType::GroupEgress).map_err(failed())?;
+            self.guard = Some(link);
         }
-        self.guard = Some(link);
+        if let (Some(pins), Some(guard)) = (&self.pins, &self.guard) {
+            let path = pins.link(GUARD_PIN);
+            unpin(&path).and_then(|()| sys::pin(guard, &path)).map_err(failed())?;
+        }
         Ok(())
     }
 

@@ -98,6 +98,8 @@ pub enum Change {
     Overtaken(Place),
     /// A pin was removed: the end of this process would end enforcement.
     Unpinned(Place),
+    /// Nothing keeps processes outside of groups from speaking from their addresses.
+    Unguarded,
 }
 
 /// The data plane of a node.

@@ -239,6 +239,12 @@ fn process_trees_meet_by_identity_over_loopback() {
         assert_eq!(ask(Some(&a), "0.0.0.0", address4(B), ALLOWED), seen("198.18.0.1"));
         assert_eq!(ask(None, "198.18.0.1", address4(B), ALLOWED), nobody);
 
+        let pins: PathBuf = ["/sys/fs/bpf/selvedge", &options.name, "links", "guard"].iter().collect();
+        std::fs::remove_file(pins).unwrap();
+        assert_eq!(plane.reassert().unwrap(), [Change::Unguarded]);
+        assert_eq!(plane.verify().unwrap(), []);
+        assert_eq!(ask(None, "198.18.0.1", address4(B), ALLOWED), nobody);
+
         drop(server);
         let place = plane.attachments().find(|x| x.workload.identity.0 == A).unwrap().place;
         drop(a);
