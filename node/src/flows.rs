@@ -1,7 +1,7 @@
 //! The flow log: what the data plane opened, refused and cut on this node, with names in place of numbers.
 //!
 //! The kernel tells of packets; people think of flows. What happens to one flow again and again within
-//! [`WINDOW`] is one record with its packets and bytes added up. The newest [`KEPT_FLOWS`] records are kept.
+//! 200 ms is one record with its packets and bytes added up. The newest [`KEPT_FLOWS`] records are kept.
 
 use std::{
     collections::{BTreeMap, VecDeque},
