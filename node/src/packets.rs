@@ -14,6 +14,7 @@ use selvedge_dataplane::{
     TableImage, Workload,
 };
 use selvedge_fabric::{
+    Revision,
     event::{EventSink as _, Severity},
     id::{NodeName, ServiceRef},
     plan::Plan,
@@ -53,6 +54,7 @@ pub struct Packets {
     // Known from the first plan on that knows the fabric's addresses.
     state: Arc<OnceLock<State>>,
     plan: watch::Receiver<Arc<Plan>>,
+    in_force: watch::Sender<Revision>,
     mtu: u32,
     api_port: u16,
 }
@@ -80,7 +82,8 @@ impl Packets {
         api_port: u16,
         plan: watch::Receiver<Arc<Plan>>,
     ) -> Self {
-        Self { me: me.clone(), mode, state: Arc::default(), plan, mtu, api_port }
+        let (in_force, _) = watch::channel(0);
+        Self { me: me.clone(), mode, state: Arc::default(), plan, in_force, mtu, api_port }
     }
 
     /// Opens the data plane, when the addresses of the fabric are known.
@@ -200,14 +203,22 @@ impl Packets {
     /// When the plan is too large or the kernel refuses; the earlier plan is then still in force.
     pub async fn apply(&self, plan: Arc<Plan>) -> Result<(), PacketError> {
         self.open(&plan)?;
-        if !self.is_on() {
-            return Ok(());
+        let revision = plan.revision;
+        if self.is_on() {
+            self.with(move |guarded| {
+                guarded.renumber(&plan)?;
+                Ok(guarded.dataplane.sync(TableImage::new(&plan)?)?)
+            })
+            .await?;
         }
-        self.with(move |guarded| {
-            guarded.renumber(&plan)?;
-            Ok(guarded.dataplane.sync(TableImage::new(&plan)?)?)
-        })
-        .await
+        self.in_force.send_replace(revision);
+        Ok(())
+    }
+
+    /// The revision in force: no packet of this node is judged by an earlier one.
+    #[must_use]
+    pub fn in_force(&self) -> watch::Receiver<Revision> {
+        self.in_force.subscribe()
     }
 
     /// Puts back what somebody took away from the kernel, and tells.

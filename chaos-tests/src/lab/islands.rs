@@ -141,6 +141,16 @@ impl Islands {
         Ok(())
     }
 
+    /// Kills a node.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn stop(&mut self, island: &str) -> anyhow::Result<()> {
+        let position = self.nodes.iter().position(|node| node.name == island);
+        drop(self.nodes.remove(position.with_context(|| format!("{island} does not run"))?));
+        Ok(())
+    }
+
     /// Seeds and token of a node that joins.
     fn joining(&self, founder: &str, island: Island<'_>, dir: &Path) -> anyhow::Result<String> {
         let words =

@@ -4,6 +4,7 @@
 
 mod capture;
 mod certificates;
+mod change;
 mod cold_start;
 mod data_dir;
 mod dns_tools;

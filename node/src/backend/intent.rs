@@ -45,13 +45,19 @@ impl Node {
         timeout: Duration,
     ) -> types::WaitReply {
         let deadline = Instant::now() + timeout;
-        let mut view = self.membership.view();
+        let (mut view, mut own) = (self.membership.view(), self.packets.in_force());
         loop {
             view.mark_unchanged();
+            own.mark_unchanged();
             let stragglers = self.stragglers(revision, live_only);
             let enforced = stragglers.is_empty();
-            let changed = tokio::time::timeout_at(deadline, view.changed());
-            if enforced || !matches!(changed.await, Ok(Ok(()))) {
+            let changed = async {
+                tokio::select! {
+                    changed = view.changed() => changed,
+                    changed = own.changed() => changed,
+                }
+            };
+            if enforced || !matches!(tokio::time::timeout_at(deadline, changed).await, Ok(Ok(()))) {
                 return types::WaitReply { enforced, revision, stragglers };
             }
         }
@@ -59,7 +65,7 @@ impl Node {
 
     fn stragglers(&self, revision: Revision, live_only: bool) -> Vec<types::Straggler> {
         let (policy, view) = (self.enforced_policy(), self.view());
-        let mine = self.plan().revision;
+        let mine = *self.packets.in_force().borrow();
         let admitted = policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked);
         admitted
             .filter_map(|(name, _)| {
