@@ -141,6 +141,17 @@ impl Islands {
         Ok(())
     }
 
+    /// The name of the interface at `from` of the cable that leads to `to`.
+    ///
+    /// # Errors
+    /// When there is no such cable.
+    pub fn cable_between(&self, from: &str, to: &str) -> anyhow::Result<String> {
+        let (ours, theirs) = (&self.namespace(from)?.addresses, &self.namespace(to)?.addresses);
+        let same = |a: &&Ipv4Addr| theirs.iter().any(|b| a.octets()[..3] == b.octets()[..3]);
+        let shared = ours.iter().find(same).with_context(|| format!("no cable from {from} to {to}"))?;
+        Ok(format!("cable{}", shared.octets()[2]))
+    }
+
     /// Kills a node.
     ///
     /// # Errors

@@ -15,5 +15,6 @@ mod matrix;
 mod one_host;
 mod overlay;
 mod playground;
+mod reroute;
 mod revocation;
 mod two_clouds;
