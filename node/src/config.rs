@@ -179,7 +179,7 @@ pub struct OverlayConfig {
 
 impl Default for OverlayConfig {
     fn default() -> Self {
-        Self { enabled: Enabled::Off, tun: "selvedge0".to_owned(), mtu: 1_280, direct: true }
+        Self { enabled: Enabled::Auto, tun: "selvedge0".to_owned(), mtu: 1_280, direct: true }
     }
 }
 
@@ -188,9 +188,9 @@ impl Default for OverlayConfig {
 #[serde(rename_all = "lowercase")]
 pub enum Enabled {
     /// Where the system allows it; told when it does not.
+    #[default]
     Auto,
     /// Never.
-    #[default]
     Off,
 }
 
