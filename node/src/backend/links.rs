@@ -12,7 +12,8 @@ use crate::api::types;
 
 impl Node {
     pub(super) fn list_links(&self) -> Vec<types::Link> {
-        let links = self.overlay.get().map(Overlay::links).unwrap_or_default();
+        let mut links = self.overlay.get().map(Overlay::links).unwrap_or_default();
+        links.sort_by(|a, b| a.peer.cmp(&b.peer));
         links
             .into_iter()
             .map(|link| types::Link {
@@ -28,7 +29,8 @@ impl Node {
     }
 
     pub(super) fn list_routes(&self) -> Vec<types::Route> {
-        let routes = self.overlay.get().map(Overlay::routes).unwrap_or_default();
+        let mut routes = self.overlay.get().map(Overlay::routes).unwrap_or_default();
+        routes.sort_by(|a, b| a.node.cmp(&b.node));
         let addresses = &self.plan().zone.nodes;
         routes
             .into_iter()
