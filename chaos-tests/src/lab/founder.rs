@@ -5,11 +5,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
+    sync::MutexGuard,
 };
 
 use anyhow::{Context as _, ensure};
 
-use super::{LabNode, PATIENCE, ask, binary, eventually};
+use super::{LabNode, PATIENCE, ask, binary, eventually, take_turn};
 
 /// Where the node's ports are; the host is its own, so nobody else has them.
 const PORTS: [(&str, u16); 5] =
@@ -21,6 +22,7 @@ pub struct Founder {
     /// The node.
     pub node: LabNode,
     _dir: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Founder {
@@ -29,6 +31,7 @@ impl Founder {
     /// # Errors
     /// When it does not come up.
     pub fn start(more: &str) -> anyhow::Result<Self> {
+        let turn = take_turn();
         let dir = tempfile::tempdir()?;
         let place = dir.path().join("n1");
         fs::create_dir(&place)?;
@@ -42,7 +45,7 @@ impl Founder {
         let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
         let mut node = LabNode::new("n1", "aws", "processor", place, dns);
         node.restart()?;
-        let this = Self { node, _dir: dir };
+        let this = Self { node, _dir: dir, _turn: turn };
         this.is_ready()?;
         Ok(this)
     }

@@ -6,13 +6,14 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::MutexGuard,
 };
 
 use anyhow::{Context as _, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::{Finished, PATIENCE, ask_at, binary, eventually, node::die_with_this_thread, run_at};
+use super::{Finished, PATIENCE, ask_at, binary, eventually, node::die_with_this_thread, run_at, take_turn};
 
 /// Which node is started, and where.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,7 @@ pub struct Islands {
     namespaces: Vec<Namespace>,
     dir: tempfile::TempDir,
     cables: u8,
+    _turn: MutexGuard<'static, ()>,
 }
 
 #[derive(Debug)]
@@ -68,8 +70,9 @@ impl Islands {
     /// # Errors
     /// When the system refuses.
     pub fn new(names: &[&str], cables: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut islands =
-            Self { nodes: Vec::new(), namespaces: Vec::new(), dir: tempfile::tempdir()?, cables: 0 };
+        let turn = take_turn();
+        let (nodes, namespaces, dir) = (Vec::new(), Vec::new(), tempfile::tempdir()?);
+        let mut islands = Self { nodes, namespaces, dir, cables: 0, _turn: turn };
         for island in names {
             let name = format!("selvedge-{}-{island}", std::process::id());
             ip(&["netns", "add", &name])?;

@@ -98,14 +98,20 @@ struct Ready {
 #[derive(Debug)]
 struct Playground(Child);
 
+/// Waits until no other lab of this process exists. Some of what they have is the machine's: the root
+/// cgroup, and time.
+pub(crate) fn take_turn() -> MutexGuard<'static, ()> {
+    // A test that failed poisons the lock; the others may go on all the same.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Lab {
     /// Brings a fabric up.
     ///
     /// # Errors
     /// When it does not come up.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
-        // A test that failed poisons the lock; the others may go on all the same.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = take_turn();
         let inputs = tempfile::tempdir()?;
         let mut command = Command::new(binary::selvedge()?);
         command.args(["playground", "-o", "json", "--workloads", &options.workloads.to_string()]);
