@@ -172,6 +172,10 @@ impl Packets {
     pub async fn gate(&self, link: &Link, workload: (ServiceRef, Workload)) -> Result<(), PacketError> {
         let (index, (service, workload)) = (link.index, workload);
         self.with(move |guarded| {
+            let known = guarded.dataplane.attachments().find(|a| a.place == Place::Interface(index));
+            if let Some(known) = known.filter(|known| known.workload != workload) {
+                tracing::warn!(index, was = ?known.workload, is = ?workload, "its flows are forgotten");
+            }
             guarded.dataplane.attach_interface(index, workload)?;
             guarded.services.insert(index, service);
             Ok(())

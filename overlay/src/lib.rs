@@ -44,7 +44,7 @@ pub use crate::{
         facts_differ,
     },
     shell::{Options, Overlay},
-    tun::{ChannelTun, Tun, TunPeer},
+    tun::{ChannelTun, Replaceable, Tun, TunPeer},
 };
 
 /// Microseconds of a monotonic clock.

@@ -1,10 +1,10 @@
 //! Where packets of this host enter and leave the overlay.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 /// A source and sink of IP packets.
 #[async_trait]
@@ -59,5 +59,71 @@ impl Tun for ChannelTun {
 
     async fn send(&self, packets: &mut Vec<Bytes>) -> usize {
         packets.drain(..).filter(|packet| self.to_host.try_send(packet.clone()).is_err()).count()
+    }
+}
+
+/// A TUN that can be exchanged for another while the overlay runs: links stay up meanwhile.
+pub struct Replaceable(watch::Sender<Arc<dyn Tun>>);
+
+impl Replaceable {
+    /// One that begins with `tun`.
+    #[must_use]
+    pub fn new(tun: Arc<dyn Tun>) -> Self {
+        Self(watch::Sender::new(tun))
+    }
+
+    /// Goes on with another. The former is let go of; packets in it are lost.
+    pub fn replace(&self, tun: Arc<dyn Tun>) {
+        self.0.send_replace(tun);
+    }
+}
+
+#[async_trait]
+impl Tun for Replaceable {
+    async fn receive(&self, into: &mut Vec<Bytes>) -> io::Result<()> {
+        let mut replaced = self.0.subscribe();
+        let tun = Arc::clone(&replaced.borrow_and_update());
+        tokio::select! {
+            received = tun.receive(into) => received,
+            // Nothing was received; the next call asks the new one.
+            _ = replaced.changed() => Ok(()),
+        }
+    }
+
+    async fn send(&self, packets: &mut Vec<Bytes>) -> usize {
+        let tun = Arc::clone(&self.0.borrow());
+        tun.send(packets).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replaced_tun_is_let_go_of_and_the_new_one_is_used() {
+        let (first, mut first_peer) = ChannelTun::pair();
+        let (second, mut second_peer) = ChannelTun::pair();
+        let tun = Arc::new(Replaceable::new(Arc::new(first)));
+        let mut packets = vec![Bytes::from_static(b"1")];
+        assert_eq!(tun.send(&mut packets).await, 0);
+        assert_eq!(first_peer.receive.recv().await.unwrap(), "1");
+
+        // Who waits for the first one is woken.
+        let waiting = {
+            let tun = Arc::clone(&tun);
+            tokio::spawn(async move { tun.receive(&mut Vec::new()).await })
+        };
+        tokio::task::yield_now().await;
+        tun.replace(Arc::new(second));
+        waiting.await.unwrap().unwrap();
+        assert!(first_peer.receive.recv().await.is_none(), "the first is still held");
+
+        packets.push(Bytes::from_static(b"2"));
+        assert_eq!(tun.send(&mut packets).await, 0);
+        assert_eq!(second_peer.receive.recv().await.unwrap(), "2");
+        second_peer.send.send(Bytes::from_static(b"3")).await.unwrap();
+        tun.receive(&mut packets).await.unwrap();
+        assert_eq!(packets, ["3"]);
     }
 }

@@ -31,10 +31,17 @@ impl Founder {
     /// # Errors
     /// When it does not come up.
     pub fn start(more: &str) -> anyhow::Result<Self> {
+        Self::start_in(tempfile::tempdir()?, more)
+    }
+
+    /// The same, with everything of the node under a directory that is there.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_in(dir: tempfile::TempDir, more: &str) -> anyhow::Result<Self> {
         let turn = take_turn();
-        let dir = tempfile::tempdir()?;
         let place = dir.path().join("n1");
-        fs::create_dir(&place)?;
+        fs::create_dir_all(&place)?;
         let data = place.join("data");
         let init = Command::new(binary::selvedge()?)
             .args(["fabric", "init", "--name", "lab", "--node", "n1", "--zone", "aws", "--data-dir"])

@@ -126,21 +126,36 @@ impl Islands {
             }
             Some(founder) => self.joining(&founder.name.clone(), island, &dir)?,
         };
-        let config = dir.join("node.toml");
-        std::fs::write(&config, self.config(island, &dir, &joining)?)?;
-        let log = File::create(dir.join("log"))?;
-        let mut command = self.command(island.name)?;
-        command.args(["node", "run", "--config"]).arg(config);
+        std::fs::write(dir.join("node.toml"), self.config(island, &dir, &joining)?)?;
+        self.launch(island.name)
+    }
+
+    /// Kills a node (`kill -9`), and starts it again on what it has.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not come back.
+    pub fn kill_and_restart(&mut self, island: &str) -> anyhow::Result<()> {
+        let at = self.nodes.iter().position(|node| node.name == island).context("no such node")?;
+        // It ends with the value.
+        drop(self.nodes.remove(at));
+        self.launch(island)
+    }
+
+    fn launch(&mut self, island: &str) -> anyhow::Result<()> {
+        let dir = self.dir.path().join(island);
+        let log = File::options().append(true).create(true).open(dir.join("log"))?;
+        let mut command = self.command(island)?;
+        command.args(["node", "run", "--config"]).arg(dir.join("node.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         die_with_this_thread(&mut command);
         let process = command.spawn().context("cannot start a node")?;
-        self.nodes.push(Running { name: island.name.to_owned(), process });
-        eventually(&format!("{} does not get ready", island.name), PATIENCE, || {
-            let status = self.ask(island.name, &["status"])?;
+        self.nodes.push(Running { name: island.to_owned(), process });
+        eventually(&format!("{island} does not get ready"), PATIENCE, || {
+            let status = self.ask(island, &["status"])?;
             ensure!(status["ready"] == true, "{status}");
             Ok(())
         })
-        .with_context(|| self.log(island.name))?;
+        .with_context(|| self.log(island))?;
         Ok(())
     }
 

@@ -21,11 +21,13 @@ use serde_json::Value;
 pub mod binary;
 pub mod capture;
 pub mod dns;
+pub mod flood;
 pub mod founder;
 pub mod islands;
 pub mod kernel;
 mod newcomer;
 mod node;
+pub mod pins;
 pub mod workload;
 
 pub use newcomer::Newcomer;

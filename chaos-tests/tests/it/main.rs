@@ -17,4 +17,5 @@ mod overlay;
 mod playground;
 mod reroute;
 mod revocation;
+mod siege;
 mod two_clouds;

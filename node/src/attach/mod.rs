@@ -7,6 +7,7 @@
 
 pub mod resolver;
 pub mod store;
+mod tend;
 pub mod wiring;
 
 use std::{
@@ -14,7 +15,6 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use selvedge_fabric::{
@@ -26,7 +26,6 @@ use selvedge_fabric::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
-use tokio_util::sync::CancellationToken;
 
 use self::{
     resolver::ResolverError,
@@ -45,8 +44,6 @@ use crate::{
 
 /// Most attachments of a node.
 pub const MAX_ATTACHMENTS: usize = 256;
-/// How often to look whether what is attached is still there.
-const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a workload is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +161,7 @@ impl Attachments {
         let Parts { me, endpoints, packets, gateway, policy, local, events } = parts;
         let this =
             Self { me, store, table: Mutex::new(table), endpoints, packets, gateway, policy, local, events };
+        this.guard().await;
         this.tend().await;
         let table = this.table.lock().await;
         if !table.is_empty()
@@ -173,6 +171,16 @@ impl Attachments {
         }
         drop(table);
         Ok(this)
+    }
+
+    /// The addresses of what was attached before.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be used.
+    pub fn addresses_of_before(dir: &DataDir) -> Result<BTreeSet<IpAddr>, AttachError> {
+        let table = Store::new(dir.attachments()).load()?;
+        let whole = table.into_values().filter(Attachment::is_whole);
+        Ok(whole.flat_map(|attachment| attachment.addresses).collect())
     }
 
     /// Everything that is attached, by endpoint.
@@ -247,59 +255,6 @@ impl Attachments {
     /// Whether an endpoint is attached.
     pub async fn is_attached(&self, endpoint: &EndpointId) -> bool {
         self.table.lock().await.contains_key(endpoint)
-    }
-
-    /// Looks after what is attached, until `stop`.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(TEND_INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let forever = async {
-            loop {
-                tick.tick().await;
-                self.tend().await;
-            }
-        };
-        stop.run_until_cancelled(forever).await;
-    }
-
-    /// Takes away what is not there any more, and what is there and has no endpoint any more; puts gates
-    /// back that somebody took away.
-    async fn tend(&self) {
-        let mut table = self.table.lock().await;
-        if table.is_empty() {
-            return;
-        }
-        let links = match Netlink::open() {
-            Ok(netlink) => netlink.links().await,
-            Err(error) => Err(error),
-        };
-        let Ok(links) = links.inspect_err(|error| tracing::warn!(%error, "cannot look after attachments"))
-        else {
-            return;
-        };
-        let facts = self.endpoints.facts().borrow().clone();
-        let registered: BTreeSet<_> = facts.iter().map(|fact| &fact.id).collect();
-        for attachment in table.values().cloned().collect::<Vec<_>>() {
-            let there = links.iter().any(|l| l.index == attachment.index && l.name == attachment.interface);
-            let wanted = registered.contains(&attachment.endpoint);
-            if there && wanted && attachment.is_whole() {
-                continue;
-            }
-            let why = if wanted { "its interface is gone" } else { "its endpoint is gone" };
-            self.events.emit(
-                Severity::Info,
-                "detached",
-                attachment.endpoint.as_str(),
-                format!("{} was detached: {why}", attachment.endpoint),
-            );
-            if let Err(error) = self.endpoints.deregister(&attachment.endpoint) {
-                tracing::warn!(%error, endpoint = %attachment.endpoint, "cannot be deregistered");
-            }
-            self.undo(&attachment).await;
-            self.forget(&mut table, &attachment.endpoint);
-        }
-        self.packets.reassert(&self.events).await;
-        self.publish(&table);
     }
 
     /// Everything of attaching that touches the kernel.

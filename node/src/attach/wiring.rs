@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use selvedge_fabric::id::EndpointId;
 use sha2::{Digest as _, Sha256};
 
-use crate::net::{Link, Namespace, NetError, Netlink, Subnet, sysctl};
+use crate::net::{Found, Link, Namespace, NetError, Netlink, Subnet, sysctl};
 
 /// Beginning of the names of our interfaces on the host.
 pub const HOST_PREFIX: &str = "sv-";
@@ -137,6 +137,57 @@ impl Wiring {
         Ok(())
     }
 
+    /// What is not there of the host's side, in words; empty when all is. `peer`: whether the far end's
+    /// link-layer address was said.
+    ///
+    /// # Errors
+    /// When a setting that somebody changed cannot be made again.
+    pub async fn missing(
+        &self,
+        host: &Netlink,
+        link: &Link,
+        found: &Found,
+        peer: bool,
+    ) -> Result<Vec<String>, WireError> {
+        let mut missing = Vec::new();
+        if sysctl::forward_from(&link.name)? {
+            missing.push("its forwarding settings".to_owned());
+        }
+        if link.mtu != self.mtu {
+            missing.push(format!("its MTU of {}", self.mtu));
+        }
+        for &address in &self.addresses {
+            let gateway = self.gateway_for(address).ok_or(WireError::NoGateway(address))?;
+            if !found.has_address(link, gateway) {
+                missing.push(format!("the gateway's address {gateway}"));
+            }
+            if peer && !found.has_neighbour(link, address) {
+                missing.push(format!("the neighbour {address}"));
+            }
+            if host.leads_to(address).await != Some(link.index) {
+                missing.push(format!("the route to {address}"));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Sets up the host's side again, where the endpoint's interface is.
+    ///
+    /// # Errors
+    /// What could not be done.
+    pub async fn restore(
+        &self,
+        host: &Netlink,
+        link: &Link,
+        inside: Option<&Namespace>,
+    ) -> Result<(), WireError> {
+        let mac = match inside {
+            Some(inside) => Some(Netlink::open_in(inside)?.link(INSIDE).await?.mac),
+            None => None,
+        };
+        self.wire_host(host, link, mac.as_deref()).await
+    }
+
     async fn wire_inside(
         &self,
         inside: &Namespace,
@@ -175,6 +226,9 @@ pub enum WireError {
     /// The namespace has an endpoint already.
     #[error("{0} is attached already: it has an interface {INSIDE}; detach its endpoint first")]
     Occupied(String),
+    /// What was put back is not there.
+    #[error("put back, and not there: {0}; does something else manage this host's network?")]
+    Contested(String),
     /// An address of a family of which the node has none.
     #[error("the node has no overlay address to be the gateway of {0}")]
     NoGateway(IpAddr),

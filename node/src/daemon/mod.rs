@@ -12,6 +12,7 @@ mod release;
 mod serve;
 mod tasks;
 mod tls;
+mod tun;
 mod workloads;
 
 use std::{sync::Arc, time::Instant};
@@ -85,13 +86,16 @@ impl Daemon {
         let endpoints = Endpoints::open(&parts.dir)?;
 
         // Without a data plane nothing is attached: an endpoint asks from its own loopback address.
-        let (local, local_rx) = watch::channel(Local { me: Some(me.clone()), ..Local::default() });
+        let (local, local_rx) = watch::channel(parts.recall(&endpoints, &membership).await?);
         let mut planner =
             Planner::new(source.policy(), revocations.known(), membership.view(), source.status(), local_rx);
         let (plan, plan_rx) = watch::channel(Arc::new(planner.plan()));
         let (packets, dns) = (parts.packets(plan_rx.clone()), parts.start_dns(plan_rx.clone()).await?);
         let first = plan_rx.borrow().clone();
         packets.apply(first).await.context("data plane")?;
+        if !packets.is_on() {
+            local.send_replace(Local { me: Some(me.clone()), ..Local::default() });
+        }
         parts.start_reconcile(planner, plan, &packets, &membership);
 
         let overlay =

@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use anyhow::Context as _;
 use selvedge_fabric::{
     address::Ipv4Pool,
     event::{EventSink, Severity},
@@ -14,25 +13,24 @@ use selvedge_fabric::{
     record::{Body, LinkFact},
 };
 use selvedge_membership::Membership;
-use selvedge_overlay::{Device, DeviceOptions, Options, Overlay};
+use selvedge_overlay::{Options, Overlay, Replaceable};
 use selvedge_transport::Transport;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::parts::{Bound, Parts};
+use super::{
+    parts::{Bound, Parts},
+    tun::{Tended, Wanted},
+};
 use crate::{
     config::{Enabled, OverlayConfig},
     events::Events,
     follow::PolicySource,
-    net::sysctl,
     pki::SealingKey,
 };
 
 /// The overlay, once it runs; never, where it is off.
 pub(crate) type OverlayCell = Arc<OnceLock<Overlay>>;
-
-/// Length of the fabric's IPv6 prefix.
-const ULA_PREFIX_LEN: u8 = 48;
 
 impl Parts {
     /// Starts the overlay as soon as it can be, unless it is off.
@@ -87,8 +85,9 @@ impl Starting {
             // Such a fabric was made to live on one host, without root.
             return tracing::info!(pool = params.ipv4_pool, "no packets between nodes: loopback addresses");
         }
-        let device = match open(&self.config, &params, &addresses) {
-            Ok(device) => device,
+        let made = Wanted::new(&self.config, &params, &addresses).and_then(|w| Ok((w.open()?, w)));
+        let (device, wanted) = match made {
+            Ok(made) => made,
             Err(error) => {
                 let text = format!(
                     "packets of this node stay on it: {error:#}. Run it as root, or set overlay.enabled = \"off\""
@@ -101,13 +100,14 @@ impl Starting {
                 );
             }
         };
+        let tun = Arc::new(Replaceable::new(Arc::new(device)));
         let (routing_out, routing) = watch::channel(Arc::clone(&self.plan.borrow().routing));
         let overlay = Overlay::start(Options {
             transport: self.transport.clone(),
             me: self.me,
             sealing_secret: self.sealing_secret.clone(),
             routing,
-            tun: Arc::new(device),
+            tun: Arc::<Replaceable>::clone(&tun),
             direct: self.config.direct,
         });
         let facts = overlay.facts();
@@ -116,7 +116,8 @@ impl Starting {
         self.local.send_modify(|local| local.tun = true);
         tracing::info!(tun = %self.config.tun, mtu = self.config.mtu, "overlay started");
         let announced = announce(facts, self.membership);
-        tokio::join!(hand_on(self.plan, routing_out), announced);
+        let tended = Tended { wanted, tun, plan: self.plan.clone(), events: self.events };
+        tokio::join!(hand_on(self.plan, routing_out), announced, tended.run());
     }
 
     /// The fabric's parameters and this node's addresses, when it is admitted.
@@ -131,24 +132,6 @@ impl Starting {
             self.plan.changed().await.ok()?;
         }
     }
-}
-
-/// Makes the TUN with this node's addresses. Their prefixes are those of the whole fabric, so the kernel
-/// routes all of it there.
-fn open(config: &OverlayConfig, params: &FabricParams, addresses: &Addresses) -> anyhow::Result<Device> {
-    let pool = Ipv4Pool::of(params)?;
-    let (_, pool_len) = pool.range();
-    let options = DeviceOptions {
-        name: config.tun.clone(),
-        mtu: config.mtu,
-        ipv4: addresses.ipv4.map(|address| (address, pool_len)),
-        ipv6: addresses.ipv6.map(|address| (address, ULA_PREFIX_LEN)),
-    };
-    let device =
-        Device::open(&options).with_context(|| format!("the TUN device {} cannot be made", config.tun))?;
-    // What arrives for workloads of this node is passed on to them.
-    sysctl::forward_from(&config.tun)?;
-    Ok(device)
 }
 
 /// Hands the routing half of the plan on when it changed.

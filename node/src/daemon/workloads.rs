@@ -1,9 +1,10 @@
 //! What a node does for the workloads on it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use selvedge_dns::Dns;
-use selvedge_fabric::{plan::Plan, planner::Local, policy::PolicyState};
+use selvedge_fabric::{plan::Plan, planner::Local, policy::PolicyState, record::Body};
+use selvedge_membership::Membership;
 use selvedge_transport::Credentials;
 use tokio::sync::watch;
 
@@ -31,7 +32,38 @@ pub(super) struct Snapshots {
     pub(super) local: watch::Sender<Local>,
 }
 
+/// How long the first plan waits for what this node says of its own endpoints to be known to itself.
+const RECALL_LIMIT: Duration = Duration::from_secs(5);
+
 impl Parts {
+    /// What the first plan must know of the life before: what is pinned goes on deciding packets by an
+    /// earlier plan until then, and one without this node's endpoints would cut all that is established.
+    ///
+    /// # Errors
+    /// When the attachments of before cannot be read.
+    pub(super) async fn recall(
+        &self,
+        endpoints: &Endpoints,
+        membership: &Membership,
+    ) -> anyhow::Result<Local> {
+        let me = self.identity.node.clone();
+        let attached = Attachments::addresses_of_before(&self.dir)?;
+        let facts = endpoints.facts().borrow().clone();
+        if !facts.is_empty() {
+            membership.announce(Body::Endpoints(facts.to_vec()));
+            let mut view = membership.view();
+            let known = view.wait_for(|view| {
+                let mine = view.nodes.get(&me).map(|node| &node.endpoints);
+                mine.is_some_and(|mine| facts.iter().all(|fact| mine.contains_key(&fact.id)))
+            });
+            if tokio::time::timeout(RECALL_LIMIT, known).await.is_err() {
+                tracing::warn!("starting without the endpoints of before: what they do is interrupted");
+            }
+        }
+        let (tun, attached) = if attached.is_empty() { (false, None) } else { (true, Some(attached)) };
+        Ok(Local { me: Some(me), tun, attached, ..Local::default() })
+    }
+
     /// What decides packets, from the first plan on.
     pub(super) fn packets(&self, plan: watch::Receiver<Arc<Plan>>) -> Packets {
         let (config, api) = (&self.config.packets, self.config.listen.workload_api.port());

@@ -95,7 +95,7 @@ impl NetError {
 /// A netlink socket in one namespace.
 #[derive(Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
     /// Moves the messages, and ends with this value.
     _driver: JoinSet<()>,
 }
@@ -278,7 +278,7 @@ impl Netlink {
     }
 }
 
-fn kernel(what: impl Into<String>, source: rtnetlink::Error) -> NetError {
+pub(super) fn kernel(what: impl Into<String>, source: rtnetlink::Error) -> NetError {
     NetError::Kernel { what: what.into(), source }
 }
 
