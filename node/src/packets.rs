@@ -23,9 +23,6 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::{config::PacketsMode, events::Events, net::Link};
 
-/// How long opening the data plane may take before the next look for it.
-const OPENING: std::time::Duration = std::time::Duration::from_millis(100);
-
 /// Why packets cannot be decided.
 #[derive(Debug, thiserror::Error)]
 pub enum PacketError {
@@ -252,11 +249,10 @@ impl Packets {
 
     /// The flow events, once; waits until there is a data plane. None without one.
     pub async fn events(&self) -> Option<FlowEvents> {
-        let mut plan = self.plan.clone();
+        // The first plan that is in force has decided whether there is one.
+        let mut in_force = self.in_force();
         while self.state.get().is_none() {
-            plan.changed().await.ok()?;
-            // The plan is seen here before it is in force, and the data plane may be opened by it.
-            tokio::time::sleep(OPENING).await;
+            in_force.changed().await.ok()?;
         }
         let taken = self.with(|guarded| Ok(guarded.dataplane.events())).await;
         taken.inspect_err(|error| tracing::warn!(%error, "there is no flow log")).ok().flatten()

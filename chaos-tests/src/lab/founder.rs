@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{LabNode, PATIENCE, ask, binary, eventually, take_turn};
+use super::{LabNode, PATIENCE, ask, binary, eventually, take_turn, workload::Workload};
 
 /// Where the node's ports are; the host is its own, so nobody else has them.
 const PORTS: [(&str, u16); 5] =
@@ -86,6 +86,17 @@ impl Founder {
     pub fn service_token(&self, service: &str) -> anyhow::Result<PathBuf> {
         let token = ask(&self.node, &["token", "service", "--service", service])?;
         self.file(&format!("{service}.token"), token["token"].as_str().context("a token")?)
+    }
+
+    /// A new workload, attached to the node as a service.
+    ///
+    /// # Errors
+    /// When it cannot be made or attached.
+    pub fn workload(&self, name: &str, service: &str, ports: &[&str]) -> anyhow::Result<Workload> {
+        let token = self.service_token(service)?;
+        let mut workload = Workload::new(name)?;
+        workload.attach(&self.node.socket, service, &token, ports)?;
+        Ok(workload)
     }
 
     /// Writes a file beside the node's.

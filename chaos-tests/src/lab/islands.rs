@@ -13,7 +13,10 @@ use anyhow::{Context as _, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::{Finished, PATIENCE, ask_at, binary, eventually, node::die_with_this_thread, run_at, take_turn};
+use super::{
+    Finished, PATIENCE, ask_at, binary, eventually, node::die_with_this_thread, run_at, take_turn,
+    workload::Workload,
+};
 
 /// Which node is started, and where.
 #[derive(Debug, Clone, Copy)]
@@ -235,6 +238,33 @@ impl Islands {
     #[must_use]
     pub fn socket(&self, island: &str) -> PathBuf {
         self.dir.path().join(island).join("api.sock")
+    }
+
+    /// The path of a file with a new token of a service.
+    ///
+    /// # Errors
+    /// When the founder does not make one.
+    pub fn service_token(&self, service: &str) -> anyhow::Result<String> {
+        let founder = self.nodes.first().context("no island runs")?;
+        let token = self.ask(&founder.name, &["token", "service", "--service", service, "--ttl", "1h"])?;
+        self.file(&format!("{service}.token"), token["token"].as_str().context("no token")?)
+    }
+
+    /// A new workload, attached to a node as a service.
+    ///
+    /// # Errors
+    /// When it cannot be made or attached.
+    pub fn workload(
+        &self,
+        island: &str,
+        name: &str,
+        service: &str,
+        ports: &[&str],
+    ) -> anyhow::Result<Workload> {
+        let token = self.service_token(service)?;
+        let mut workload = Workload::new(name)?;
+        workload.attach(&self.socket(island), service, token.as_ref(), ports)?;
+        Ok(workload)
     }
 
     /// A file that goes with the islands.

@@ -28,10 +28,12 @@ pub mod kernel;
 mod newcomer;
 mod node;
 pub mod pins;
+mod shop;
 pub mod workload;
 
 pub use newcomer::Newcomer;
 pub use node::LabNode;
+pub use shop::shop;
 
 /// How long a fabric may take to come up.
 const READY_LIMIT: Duration = Duration::from_secs(180);

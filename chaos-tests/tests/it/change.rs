@@ -13,32 +13,10 @@ use selvedge_chaos_tests::lab::{
     PATIENCE, eventually,
     islands::{Island, Islands},
     kernel::{Own, with_own},
+    shop,
     workload::{Probe, Workload},
 };
 
-const GRAPH: &str = "
-apiVersion: selvedge/v1
-kind: Domain
-metadata: {name: shop}
-spec: {}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: web, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [tcp/80]}}}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: front, domain: shop}
-spec: {roles: ['server:web']}
-";
-const BUYER: &str = "
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: buyer, domain: shop}
-spec: {roles: [ROLES]}
-";
 /// How long nothing must arrive on a connection that was cut; TCP sends again several times meanwhile.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -46,15 +24,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 fn echo(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"?")?;
     stream.read_exact(&mut [0])
-}
-
-/// A workload with a server that sends back what it gets, and how to reach it.
-fn attach(islands: &Islands, island: &str, service: &str, ports: &[&str]) -> anyhow::Result<Workload> {
-    let token = islands.ask("hub", &["token", "service", "--service", service, "--ttl", "1h"])?;
-    let token = islands.file(&format!("{service}.token"), token["token"].as_str().context("a token")?)?;
-    let mut workload = Workload::new(service.split('@').next().unwrap_or(service))?;
-    workload.attach(&islands.socket(island), service, token.as_ref(), ports)?;
-    Ok(workload)
 }
 
 fn drill() -> anyhow::Result<()> {
@@ -65,12 +34,13 @@ fn drill() -> anyhow::Result<()> {
     {
         islands.start(Island { name, role, zone })?;
     }
-    let with = islands.file("with.yaml", &(GRAPH.to_owned() + &BUYER.replace("ROLES", "'client:web'")))?;
-    let without = islands.file("without.yaml", &(GRAPH.to_owned() + &BUYER.replace("ROLES", "")))?;
+    let graph = |roles| shop(&[("web", "tcp/80")], &[("front", "server:web"), ("buyer", roles)]);
+    let with = islands.file("with.yaml", &graph("client:web"))?;
+    let without = islands.file("without.yaml", &graph(""))?;
     let apply = |file: &str| islands.ask("hub", &["apply", "-f", file, "--wait"]);
     apply(&with)?;
-    let server = attach(&islands, "right", "front@shop", &["tcp/80"])?;
-    let client = attach(&islands, "left", "buyer@shop", &[])?;
+    let server = islands.workload("right", "front", "front@shop", &["tcp/80"])?;
+    let client = islands.workload("left", "buyer", "buyer@shop", &[])?;
     for &address in &server.addresses {
         cut_and_mended(&client, &server, address, &|| apply(&without).map(drop), &|| apply(&with).map(drop))
             .with_context(|| names.map(|name| islands.log(name)).join("\n"))?;

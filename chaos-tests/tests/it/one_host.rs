@@ -7,41 +7,20 @@ use selvedge_chaos_tests::lab::{
     PATIENCE, ask, dns, eventually,
     founder::Founder,
     kernel::{Own, with_own},
+    shop,
     workload::{Probe, Workload},
 };
 
 /// MachineA serves port 80 to everyone in the domain, MachineB serves port 5342 to MachineA only.
-const GRAPH: &str = "\
-apiVersion: selvedge/v1
-kind: Domain
-metadata: {name: shop}
-spec: {}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: front, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [tcp/80]}}}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: back, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [tcp/5342]}}}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: machine-a, domain: shop}
-spec: {roles: [server:front, client:back]}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: machine-b, domain: shop}
-spec: {roles: [server:back, client:front]}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: machine-c, domain: shop}
-spec: {roles: [client:front]}
-";
+fn graph() -> String {
+    let services = [
+        ("machine-a", "server:front, client:back"),
+        ("machine-b", "server:back, client:front"),
+        ("machine-c", "client:front"),
+    ];
+    shop(&[("front", "tcp/80"), ("back", "tcp/5342")], &services)
+}
+
 const PROBES: [Probe; 5] = [Probe::Tcp(80), Probe::Tcp(5342), Probe::Udp(80), Probe::Udp(5342), Probe::Icmp];
 /// Long enough for a packet that may pass, on a busy machine, and short enough to wait for all that may not.
 const SILENCE: Duration = Duration::from_millis(700);
@@ -58,10 +37,7 @@ fn is_allowed(from: &str, to: &str, probe: Probe) -> bool {
 fn machines(founder: &Founder) -> anyhow::Result<Vec<Workload>> {
     let mut machines = Vec::new();
     for (name, ports) in [("a", vec!["tcp/80"]), ("b", vec!["tcp/5342"]), ("c", vec![])] {
-        let service = format!("machine-{name}@shop");
-        let token = founder.service_token(&service)?;
-        let mut machine = Workload::new(name)?;
-        machine.attach(&founder.node.socket, &service, &token, &ports)?;
+        let mut machine = founder.workload(name, &format!("machine-{name}@shop"), &ports)?;
         for port in [80, 5342] {
             machine.serve(port)?;
         }
@@ -105,7 +81,7 @@ fn check(from: &Workload, to: &Workload, address: IpAddr, probe: Probe) -> anyho
 fn only_what_the_founding_example_allows_passes() -> anyhow::Result<()> {
     with_own(Own::Host, || {
         let mut founder = Founder::start("")?;
-        founder.apply(GRAPH)?;
+        founder.apply(&graph())?;
         let mut machines = machines(&founder)?;
         check_matrix(&machines)?;
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use selvedge_chaos_tests::lab::{
     PATIENCE, eventually,
     islands::{Island, Islands},
-    kernel, metrics,
+    kernel, metrics, shop,
 };
 
 /// Bytes of a transfer in each direction: more than any buffer on the way.
@@ -18,28 +18,6 @@ const TRANSFER_BYTES: usize = 4 << 20;
 const ISLANDS: [&str; 3] = ["hub", "left", "right"];
 /// For how long a connection that must not come about is tried.
 const REFUSED_AFTER: Duration = Duration::from_secs(2);
-
-const GRAPH: &str = "
-apiVersion: selvedge/v1
-kind: Domain
-metadata: {name: shop}
-spec: {}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: web, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [tcp/80]}}}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: front, domain: shop}
-spec: {roles: ['server:web']}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: buyer, domain: shop}
-spec: {roles: ['client:web']}
-";
 
 /// The overlay addresses of a node, as another sees them.
 fn addresses(islands: &Islands, at: &str, of: &str) -> anyhow::Result<Vec<IpAddr>> {
@@ -72,8 +50,7 @@ fn ping(islands: &Islands, from: &str, to: &str) -> anyhow::Result<()> {
 
 /// Registers an endpoint and gives its address to the island itself, as an attachment would.
 fn endpoint(islands: &Islands, island: &str, service: &str, port: Option<&str>) -> anyhow::Result<IpAddr> {
-    let token = islands.ask("hub", &["token", "service", "--service", service, "--ttl", "1h"])?;
-    let token = islands.file(&format!("{service}.token"), token["token"].as_str().context("no token")?)?;
+    let token = islands.service_token(service)?;
     let mut words = vec!["endpoint", "register", "--service", service, "--token-file", &token];
     words.extend(port.iter().flat_map(|port| ["--port", port]));
     let registered = islands.ask(island, &words)?;
@@ -143,7 +120,10 @@ fn pass(islands: &mut Islands) -> anyhow::Result<()> {
         ensure!(hub[field].is_number(), "no {field}: {links}");
     }
 
-    let graph = islands.file("graph.yaml", GRAPH)?;
+    let graph = islands.file(
+        "graph.yaml",
+        &shop(&[("web", "tcp/80")], &[("front", "server:web"), ("buyer", "client:web")]),
+    )?;
     islands.ask("hub", &["apply", "-f", &graph, "--wait"])?;
     let server = endpoint(islands, "right", "front@shop", Some("tcp/80"))?;
     let client = endpoint(islands, "left", "buyer@shop", None)?;

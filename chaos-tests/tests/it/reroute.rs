@@ -10,30 +10,10 @@ use selvedge_chaos_tests::lab::{
     PATIENCE, count, eventually,
     islands::{Island, Islands},
     kernel::{Own, with_own},
-    workload::{Probe, Workload},
+    shop,
+    workload::Probe,
 };
 
-const GRAPH: &str = "
-apiVersion: selvedge/v1
-kind: Domain
-metadata: {name: shop}
-spec: {}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: web, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [udp/80]}}}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: front, domain: shop}
-spec: {roles: ['server:web']}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: buyer, domain: shop}
-spec: {roles: ['client:web']}
-";
 /// Two ways from left to right: by the one hub or by the other.
 const CABLES: [(&str, &str); 5] =
     [("hub", "left"), ("hub", "right"), ("hub", "spare"), ("spare", "left"), ("spare", "right")];
@@ -41,14 +21,6 @@ const CABLES: [(&str, &str); 5] =
 const BEAT: Duration = Duration::from_millis(10);
 /// Packets in a row that say that it flows again.
 const STEADY: u32 = 20;
-
-fn attach(islands: &Islands, island: &str, service: &str, ports: &[&str]) -> anyhow::Result<Workload> {
-    let token = islands.ask("hub", &["token", "service", "--service", service, "--ttl", "1h"])?;
-    let token = islands.file(&format!("{service}.token"), token["token"].as_str().context("a token")?)?;
-    let mut workload = Workload::new(service.split('@').next().unwrap_or(service))?;
-    workload.attach(&islands.socket(island), service, token.as_ref(), ports)?;
-    Ok(workload)
-}
 
 /// By which node packets from left to right go now.
 fn way(islands: &Islands) -> anyhow::Result<String> {
@@ -86,11 +58,12 @@ fn drill() -> anyhow::Result<()> {
     {
         islands.start(Island { name, role, zone: "aws" })?;
     }
-    let graph = islands.file("graph.yaml", GRAPH)?;
+    let graph = shop(&[("web", "udp/80")], &[("front", "server:web"), ("buyer", "client:web")]);
+    let graph = islands.file("graph.yaml", &graph)?;
     islands.ask("hub", &["apply", "-f", &graph, "--wait"])?;
-    let mut server = attach(&islands, "right", "front@shop", &["udp/80"])?;
+    let mut server = islands.workload("right", "front", "front@shop", &["udp/80"])?;
     server.serve(80)?;
-    let client = attach(&islands, "left", "buyer@shop", &[])?;
+    let client = islands.workload("left", "buyer", "buyer@shop", &[])?;
     let to = SocketAddr::new(server.addresses[0], 80);
     let answers = || {
         ensure!(client.reaches(to.ip(), Probe::Udp(80), Duration::from_secs(1))?, "no answer");

@@ -9,37 +9,15 @@ use selvedge_chaos_tests::lab::{
     flood::{Flood, Flow, Guest},
     founder::Founder,
     kernel::{self, Own, mount_memory, with_own},
-    pins,
+    pins, shop,
     workload::Workload,
 };
 
 /// `a` may ask `b` at udp/5000. `c` may ask nobody.
-const GRAPH: &str = "\
-apiVersion: selvedge/v1
-kind: Domain
-metadata: {name: shop}
-spec: {}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: ask, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [udp/5000, tcp/80]}}}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: a, domain: shop}
-spec: {roles: ['client:ask']}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: b, domain: shop}
-spec: {roles: ['server:ask']}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: c, domain: shop}
-spec: {}
-";
+fn graph() -> String {
+    shop(&[("ask", "udp/5000, tcp/80")], &[("a", "client:ask"), ("b", "server:ask"), ("c", "")])
+}
+
 const OPEN_PORT: u16 = 5000;
 const CLOSED_PORT: u16 = 9999;
 /// Forbidden datagrams of the whole siege, at least.
@@ -62,17 +40,13 @@ struct Siege {
 }
 
 fn attached(founder: &Founder, name: &str) -> anyhow::Result<Workload> {
-    let service = format!("{name}@shop");
-    let token = founder.service_token(&service)?;
-    let mut workload = Workload::new(name)?;
     let ports: &[&str] = if name == "b" { &["udp/5000", "tcp/80"] } else { &[] };
-    workload.attach(&founder.node.socket, &service, &token, ports)?;
-    Ok(workload)
+    founder.workload(name, &format!("{name}@shop"), ports)
 }
 
 impl Siege {
     fn begin(founder: Founder) -> anyhow::Result<Self> {
-        founder.apply(GRAPH)?;
+        founder.apply(&graph())?;
         let (a, b) = (attached(&founder, "a")?, attached(&founder, "b")?);
         let c = attached(&founder, "c")?;
         let guests = [Guest::listen(&b, CLOSED_PORT, &[])?, Guest::listen(&b, OPEN_PORT, &a.addresses)?];
