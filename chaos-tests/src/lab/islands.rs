@@ -145,6 +145,15 @@ impl Islands {
     }
 
     fn launch(&mut self, island: &str) -> anyhow::Result<()> {
+        self.start_again(island)?;
+        self.is_ready(island)
+    }
+
+    /// Starts a node on what it has, and does not wait for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self, island: &str) -> anyhow::Result<()> {
         let dir = self.dir.path().join(island);
         let log = File::options().append(true).create(true).open(dir.join("log"))?;
         let mut command = self.command(island)?;
@@ -153,13 +162,36 @@ impl Islands {
         die_with_this_thread(&mut command);
         let process = command.spawn().context("cannot start a node")?;
         self.nodes.push(Running { name: island.to_owned(), process });
-        eventually(&format!("{island} does not get ready"), PATIENCE, || {
+        Ok(())
+    }
+
+    /// Waits until a node is ready.
+    ///
+    /// # Errors
+    /// When it does not get so.
+    pub fn is_ready(&self, island: &str) -> anyhow::Result<()> {
+        let ready = eventually(&format!("{island} does not get ready"), PATIENCE, || {
             let status = self.ask(island, &["status"])?;
             ensure!(status["ready"] == true, "{status}");
             Ok(())
-        })
-        .with_context(|| self.log(island))?;
-        Ok(())
+        });
+        ready.map(drop).with_context(|| self.log(island))
+    }
+
+    /// The data directory of a node.
+    #[must_use]
+    pub fn data(&self, island: &str) -> PathBuf {
+        self.dir.path().join(island).join("data")
+    }
+
+    /// The address of an island's end of its cable to another.
+    ///
+    /// # Errors
+    /// When there is no such cable.
+    pub fn address(&self, island: &str, towards: &str) -> anyhow::Result<Ipv4Addr> {
+        let number = self.cable_between(island, towards)?;
+        let named = |a: &&Ipv4Addr| format!("cable{}", a.octets()[2]) == number;
+        self.namespace(island)?.addresses.iter().find(named).copied().context("no address there")
     }
 
     /// The name of the interface at `from` of the cable that leads to `to`.
@@ -325,10 +357,12 @@ impl Islands {
         self.namespaces.iter().find(|n| n.island == island).with_context(|| format!("no island {island}"))
     }
 
-    /// The binary under test, inside an island. `ip` replaces itself by it, so the process is its own.
+    /// The binary under test, inside an island's network and in no mounts of its own, so that what it pins
+    /// outlives it. `nsenter` replaces itself by it, so the process is its own.
     fn command(&self, island: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(island)?.name]).arg(binary::selvedge()?);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace(island)?.name)).arg("--");
+        command.arg(binary::selvedge()?);
         Ok(command)
     }
 

@@ -17,5 +17,7 @@ mod overlay;
 mod playground;
 mod reroute;
 mod revocation;
+mod rogue;
 mod siege;
 mod two_clouds;
+mod workload_alone;
