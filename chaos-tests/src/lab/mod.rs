@@ -28,7 +28,9 @@ pub mod kernel;
 mod newcomer;
 mod node;
 pub mod pins;
+pub mod program;
 mod shop;
+pub mod voting;
 pub mod workload;
 
 pub use newcomer::Newcomer;

@@ -43,6 +43,8 @@ pub struct Workload {
 pub enum Probe {
     /// A connection to this port, and an answer over it.
     Tcp(u16),
+    /// A connection to this port, whatever its server says.
+    Connect(u16),
     /// A datagram to this port, and one back.
     Udp(u16),
     /// An echo request, and the reply.
@@ -109,17 +111,22 @@ impl Workload {
     /// # Errors
     /// When it cannot be bound.
     pub fn serve(&mut self, port: u16) -> anyhow::Result<()> {
-        let any = [SocketAddr::from(([0; 16], port))];
-        for address in any {
-            let (tcp, udp) = self.run(|| {
-                Ok::<_, std::io::Error>((TcpListener::bind(address)?, UdpSocket::bind(address)?))
-            })??;
-            tcp.set_nonblocking(true)?;
-            udp.set_read_timeout(Some(SERVER_TICK))?;
-            let (stop, stop_udp) = (self.stop.clone(), self.stop.clone());
-            self.servers.push(thread::spawn(move || serve_tcp(&tcp, &stop)));
-            self.servers.push(thread::spawn(move || serve_udp(&udp, &stop_udp)));
-        }
+        let tcp = self.run(|| TcpListener::bind(any(port)))??;
+        tcp.set_nonblocking(true)?;
+        let stop = self.stop.clone();
+        self.servers.push(thread::spawn(move || serve_tcp(&tcp, &stop)));
+        self.serve_udp(port)
+    }
+
+    /// The same over UDP alone, where a program holds the TCP port.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn serve_udp(&mut self, port: u16) -> anyhow::Result<()> {
+        let udp = self.run(|| UdpSocket::bind(any(port)))??;
+        udp.set_read_timeout(Some(SERVER_TICK))?;
+        let stop = self.stop.clone();
+        self.servers.push(thread::spawn(move || serve_udp(&udp, &stop)));
         Ok(())
     }
 
@@ -130,6 +137,7 @@ impl Workload {
     pub fn reaches(&self, to: IpAddr, probe: Probe, patience: Duration) -> anyhow::Result<bool> {
         self.run(|| match probe {
             Probe::Tcp(port) => answers_tcp(SocketAddr::new(to, port), patience).is_ok(),
+            Probe::Connect(port) => TcpStream::connect_timeout(&SocketAddr::new(to, port), patience).is_ok(),
             Probe::Udp(port) => answers_udp(SocketAddr::new(to, port), patience).is_ok(),
             Probe::Icmp => answers_echo(to, patience),
         })
@@ -144,6 +152,11 @@ impl Drop for Workload {
         }
         let _ = run("ip", &["netns", "delete", &self.name]);
     }
+}
+
+/// Every address of either family.
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from(([0; 16], port))
 }
 
 fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
