@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 /// Each crate of the workspace, and the crates of the workspace that it may depend on.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("selvedge-abi", &[]),
     ("selvedge-programs", &["selvedge-abi"]),
     ("selvedge-fabric", &["selvedge-abi"]),
@@ -38,7 +38,9 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "selvedge-dataplane",
         ],
     ),
-    ("selvedge", &["selvedge-node", "selvedge-fabric"]),
+    // The ground under fabrics knows none of them.
+    ("selvedge-lab", &[]),
+    ("selvedge", &["selvedge-node", "selvedge-fabric", "selvedge-lab"]),
     (
         // The simulator drives the cores; the lab drives binaries, which are no dependencies.
         "selvedge-chaos-tests",
@@ -50,6 +52,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "selvedge-overlay",
             "selvedge-dns",
             "selvedge-dataplane",
+            "selvedge-lab",
         ],
     ),
     (FUZZ, &[]),
