@@ -14,9 +14,8 @@
 //! | `SELVEDGE_REQUIRE_KERNEL` | when `1`, a test that cannot run for want of a tool fails; otherwise it says that it was skipped |
 //! | `SELVEDGE_CLOUD_LOSS_RUNS`, `SELVEDGE_KILL9_COUNT` | how often the tests repeat those drills |
 //!
-//! The lab shares no code with what it tests, its DNS client included; some tests forge join tokens, policy and
-//! frames, for
-//! which they borrow formats and transport.
+//! The lab shares no code with what it tests, its DNS client included. Some tests lie to nodes with the keys of
+//! another: they forge join tokens, policy and frames, and borrow formats and transport for that.
 #![warn(missing_docs)]
 
 pub mod lab;

@@ -9,6 +9,7 @@ mod cold_start;
 mod data_dir;
 mod dns_tools;
 mod emergency;
+mod hostile_nodes;
 mod joining;
 mod loss;
 mod matrix;

@@ -1,10 +1,19 @@
 //! A node that was taken over: somebody has its keys, and speaks to honest nodes as it does, but says what
 //! they like.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context as _, ensure};
+use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use selvedge_chaos_tests::lab::islands::Islands;
@@ -112,5 +121,90 @@ impl Rogue {
 impl Drop for Rogue {
     fn drop(&mut self) {
         self.runtime.block_on(self.transport.close());
+    }
+}
+
+/// What a datagram of a link is, by its first byte.
+pub(crate) const FRAME: u8 = 1;
+const PROBE: u8 = 3;
+const ECHO: u8 = 4;
+/// The first byte of a sealed frame, and that of one in clear: version and kind.
+pub(crate) const SEALED: u8 = 0x12;
+pub(crate) const PLAIN: u8 = 0x11;
+
+/// The links of a rogue. It answers probes as honest nodes do, so that its neighbours think well of it, and
+/// keeps all that comes.
+pub(crate) struct Wire {
+    transport: Transport,
+    /// Between whom it hands everything on.
+    between: Option<[NodeName; 2]>,
+    taken: Mutex<Vec<(NodeName, Bytes)>>,
+    /// Whether it alters the next sealed frame that it hands on.
+    pub(crate) alters: AtomicBool,
+}
+
+impl Wire {
+    /// Answers on the links of a rogue from here on.
+    pub(crate) fn lay(rogue: &Rogue, between: Option<[&str; 2]>) -> anyhow::Result<Arc<Self>> {
+        let between = match between {
+            Some([one, other]) => Some([one.parse()?, other.parse()?]),
+            None => None,
+        };
+        let (transport, taken) = (rogue.transport.clone(), Mutex::default());
+        let wire = Arc::new(Self { transport, between, taken, alters: AtomicBool::new(false) });
+        rogue.transport.handle(Alpn::Link, wire.clone());
+        Ok(wire)
+    }
+
+    /// All that came, but probes: who handed it over, and what.
+    pub(crate) fn taken(&self) -> MutexGuard<'_, Vec<(NodeName, Bytes)>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest sealed frame from a node, with what is in front of a frame.
+    pub(crate) fn sealed_from(&self, node: &str) -> Option<Bytes> {
+        let taken = self.taken();
+        let sealed = |(from, bytes): &&(NodeName, Bytes)| from.as_str() == node && is_sealed(bytes);
+        taken.iter().rev().find(sealed).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Sends a datagram to a neighbour.
+    pub(crate) fn send(&self, to: &NodeName, bytes: Bytes) -> anyhow::Result<()> {
+        let channel = self.transport.channel(to, Alpn::Link);
+        Ok(channel.with_context(|| format!("no link to {to}"))?.send_now(bytes)?)
+    }
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[FRAME, SEALED])
+}
+
+#[async_trait]
+impl Handler for Wire {
+    async fn request(&self, _: Option<PeerIdentity>, _: SocketAddr, _: Bytes) -> Result<Bytes, String> {
+        Err("links carry datagrams only".to_owned())
+    }
+
+    fn datagram(&self, peer: &PeerIdentity, body: Bytes) {
+        match body.first() {
+            Some(&PROBE) => {
+                let echo = [&[ECHO], &body[1..]].concat();
+                // Who is gone again needs no answer.
+                let _ = self.send(&peer.node, echo.into());
+                return;
+            }
+            Some(&ECHO) => return,
+            _ => self.taken().push((peer.node.clone(), body.clone())),
+        }
+        let other = self.between.iter().flatten().find(|node| **node != peer.node);
+        let Some(other) = other else { return };
+        let mut onward = body.to_vec();
+        if is_sealed(&body)
+            && self.alters.swap(false, Ordering::Relaxed)
+            && let Some(last) = onward.last_mut()
+        {
+            *last ^= 1;
+        }
+        let _ = self.send(other, onward.into());
     }
 }
