@@ -13,6 +13,7 @@
 //! | `SELVEDGE_STRICT_TIMES` | when `1`, the times of the acceptance are asserted; otherwise, as machines are busy, [`lab::SLACK`] times as much is allowed |
 //! | `SELVEDGE_REQUIRE_KERNEL` | when `1`, a test that cannot run for want of a tool fails; otherwise it says that it was skipped |
 //! | `SELVEDGE_CLOUD_LOSS_RUNS`, `SELVEDGE_KILL9_COUNT` | how often the tests repeat those drills |
+//! | `SELVEDGE_MTU_ALL` | when `1`, every way over every underlay is measured with both families |
 //!
 //! The lab shares no code with what it tests, its DNS client included. Some tests lie to nodes with the keys of
 //! another: they forge join tokens, policy and frames, and borrow formats and transport for that.

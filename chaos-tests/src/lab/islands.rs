@@ -194,6 +194,16 @@ impl Islands {
         self.namespace(island)?.addresses.iter().find(named).copied().context("no address there")
     }
 
+    /// The address, with the length of its network, that an island has on its end of a cable.
+    ///
+    /// # Errors
+    /// When there is no such cable.
+    pub fn address_of(&self, island: &str, cable: &str) -> anyhow::Result<String> {
+        let is_of = |a: &&Ipv4Addr| format!("cable{}", a.octets()[2]) == cable;
+        let address = self.namespace(island)?.addresses.iter().find(is_of);
+        Ok(format!("{}/24", address.with_context(|| format!("{island} has no {cable}"))?))
+    }
+
     /// The name of the interface at `from` of the cable that leads to `to`.
     ///
     /// # Errors
@@ -203,6 +213,17 @@ impl Islands {
         let same = |a: &&Ipv4Addr| theirs.iter().any(|b| a.octets()[..3] == b.octets()[..3]);
         let shared = ours.iter().find(same).with_context(|| format!("no cable from {from} to {to}"))?;
         Ok(format!("cable{}", shared.octets()[2]))
+    }
+
+    /// A directory that goes with the islands and that those who are not root get through.
+    ///
+    /// # Errors
+    /// When it cannot be made so.
+    pub fn open_dir(&self) -> anyhow::Result<PathBuf> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let open = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(self.dir.path(), open)?;
+        Ok(self.dir.path().to_owned())
     }
 
     /// Kills a node.
@@ -295,7 +316,10 @@ impl Islands {
     ) -> anyhow::Result<Workload> {
         let token = self.service_token(service)?;
         let mut workload = Workload::new(name)?;
-        workload.attach(&self.socket(island), service, token.as_ref(), ports)?;
+        // A node that has just started refuses until it has the policy.
+        eventually(&format!("{name} cannot be attached to {island}"), PATIENCE, || {
+            workload.attach(&self.socket(island), service, token.as_ref(), ports)
+        })?;
         Ok(workload)
     }
 

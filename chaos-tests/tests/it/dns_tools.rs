@@ -18,7 +18,8 @@ const AT_ONCE: usize = 4;
 /// What a tool printed for a question.
 type Ask<'a> = &'a dyn Fn(&[&str]) -> anyhow::Result<String>;
 
-fn installed(tool: &str, probe: &[&str]) -> bool {
+/// Whether a tool is there; that it is not may be an error.
+pub(crate) fn installed(tool: &str, probe: &[&str]) -> bool {
     let run = Command::new(tool).args(probe).stdin(Stdio::null()).output();
     if run.is_ok_and(|out| out.status.success()) {
         return true;

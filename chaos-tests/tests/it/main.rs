@@ -13,6 +13,7 @@ mod hostile_nodes;
 mod joining;
 mod loss;
 mod matrix;
+mod mtu;
 mod one_host;
 mod overlay;
 mod playground;
