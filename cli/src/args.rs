@@ -165,6 +165,7 @@ mod tests {
             "attach --service a@shop --token-file t --netns /run/netns/a --port tcp/80",
             "attach --service a@shop --token-file t --pid 4711",
             "attach --service a@shop --token-file t --interface tap0",
+            "run --service a@shop --token-file t --port tcp/80 --check tcp -- ./web --port 80 -o x",
             "detach a-1",
             "observe --from a@shop --verdict deny --follow",
             "attachments -o json",
@@ -185,6 +186,8 @@ mod tests {
         }
         for line in [
             "attach --service a@shop --token-file t",
+            "run --service a@shop --token-file t",
+            "run --service a@shop --token-file t ./web",
             "apply",
             "explain --from a@b",
             "frobnicate",

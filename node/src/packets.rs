@@ -6,7 +6,9 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use selvedge_dataplane::{
@@ -16,7 +18,7 @@ use selvedge_dataplane::{
 use selvedge_fabric::{
     Revision,
     event::{EventSink as _, Severity},
-    id::{NodeName, ServiceRef},
+    id::{EndpointId, NodeName, ServiceRef},
     plan::Plan,
 };
 use tokio::{sync::watch, task::spawn_blocking};
@@ -38,6 +40,14 @@ pub enum PacketError {
     /// The plan is too large for it.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The plan that knows the endpoint is not in force.
+    #[error("within {limit_s} s no plan came into force that knows the addresses of {endpoint}")]
+    NotInForce {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// How long was waited, seconds.
+        limit_s: u64,
+    },
     /// The thread that was to do it ended.
     #[error("a task of the data plane ended: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -51,7 +61,7 @@ pub struct Packets {
     // Known from the first plan on that knows the fabric's addresses.
     state: Arc<OnceLock<State>>,
     plan: watch::Receiver<Arc<Plan>>,
-    in_force: watch::Sender<Revision>,
+    in_force: watch::Sender<Option<Arc<Plan>>>,
     mtu: u32,
     api_port: u16,
 }
@@ -65,7 +75,14 @@ enum State {
 /// The data plane, and what was asked to be guarded: services, whose numbers a new plan may change.
 struct Guarded {
     dataplane: Dataplane,
-    services: BTreeMap<u32, ServiceRef>,
+    services: BTreeMap<Place, Guarding>,
+}
+
+/// For whom a place is guarded.
+struct Guarding {
+    service: ServiceRef,
+    /// Of a control group, its directory.
+    directory: Option<PathBuf>,
 }
 
 impl Packets {
@@ -79,7 +96,7 @@ impl Packets {
         api_port: u16,
         plan: watch::Receiver<Arc<Plan>>,
     ) -> Self {
-        let (in_force, _) = watch::channel(0);
+        let (in_force, _) = watch::channel(None);
         Self { me: me.clone(), mode, state: Arc::default(), plan, in_force, mtu, api_port }
     }
 
@@ -174,23 +191,42 @@ impl Packets {
                 tracing::warn!(index, was = ?known.workload, is = ?workload, "its flows are forgotten");
             }
             guarded.dataplane.attach_interface(index, workload)?;
-            guarded.services.insert(index, service);
+            let guarding = Guarding { service, directory: None };
+            guarded.services.insert(Place::Interface(index), guarding);
             Ok(())
         })
         .await
     }
 
-    /// Lets go of an interface; fine when it was not held.
+    /// Decides every packet of the processes in a control group from here on.
+    ///
+    /// # Errors
+    /// When there is no data plane, the directory is no control group, or the kernel refuses.
+    pub async fn gate_group(
+        &self,
+        directory: &Path,
+        workload: (ServiceRef, Workload),
+    ) -> Result<(), PacketError> {
+        let (directory, (service, workload)) = (directory.to_owned(), workload);
+        self.with(move |guarded| {
+            let place = guarded.dataplane.attach_cgroup(&directory, workload)?;
+            guarded.services.insert(place, Guarding { service, directory: Some(directory) });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets go of an interface or a control group; fine when it was not held.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn ungate(&self, index: u32) -> Result<(), PacketError> {
+    pub async fn ungate(&self, place: Place) -> Result<(), PacketError> {
         if !self.is_on() {
             return Ok(());
         }
         self.with(move |guarded| {
-            guarded.services.remove(&index);
-            match guarded.dataplane.detach(Place::Interface(index)) {
+            guarded.services.remove(&place);
+            match guarded.dataplane.detach(place) {
                 Err(DataplaneError::NotAttached(_)) => Ok(()),
                 done => Ok(done?),
             }
@@ -204,22 +240,54 @@ impl Packets {
     /// When the plan is too large or the kernel refuses; the earlier plan is then still in force.
     pub async fn apply(&self, plan: Arc<Plan>) -> Result<(), PacketError> {
         self.open(&plan)?;
-        let revision = plan.revision;
         if self.is_on() {
+            let plan = plan.clone();
             self.with(move |guarded| {
                 guarded.renumber(&plan)?;
                 Ok(guarded.dataplane.sync(TableImage::new(&plan)?)?)
             })
             .await?;
         }
-        self.in_force.send_replace(revision);
+        self.in_force.send_replace(Some(plan));
         Ok(())
     }
 
-    /// The revision in force: no packet of this node is judged by an earlier one.
+    /// The plan in force, once there is one: no packet of this node is judged by an earlier one.
     #[must_use]
-    pub fn in_force(&self) -> watch::Receiver<Revision> {
+    pub fn in_force(&self) -> watch::Receiver<Option<Arc<Plan>>> {
         self.in_force.subscribe()
+    }
+
+    /// The revision in force; 0 before the first.
+    #[must_use]
+    pub fn revision_in_force(&self) -> Revision {
+        self.in_force.borrow().as_ref().map_or(0, |plan| plan.revision)
+    }
+
+    /// Waits until packets of this node are judged by a plan in which these addresses are the endpoint's.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`.
+    pub async fn know(
+        &self,
+        endpoint: &EndpointId,
+        addresses: &[IpAddr],
+        limit: Duration,
+    ) -> Result<(), PacketError> {
+        let knows = |plan: &Plan| {
+            let is_its =
+                |address| plan.identities.get(address).is_some_and(|bound| bound.endpoint == *endpoint);
+            addresses.iter().all(is_its)
+        };
+        let mut in_force = self.in_force();
+        let known = in_force.wait_for(|plan| plan.as_ref().is_some_and(|plan| knows(plan)));
+        match tokio::time::timeout(limit, known).await {
+            Ok(Ok(_)) => Ok(()),
+            // The channel is closed only with this.
+            Ok(Err(_)) | Err(_) => {
+                Err(PacketError::NotInForce { endpoint: endpoint.clone(), limit_s: limit.as_secs() })
+            }
+        }
     }
 
     /// Puts back what somebody took away from the kernel, and tells.
@@ -297,12 +365,18 @@ impl Guarded {
     fn renumber(&mut self, plan: &Plan) -> Result<(), PacketError> {
         let attached: Vec<_> = self.dataplane.attachments().copied().collect();
         for attached in attached {
-            let Place::Interface(index) = attached.place else { continue };
-            let Some(service) = self.services.get(&index) else { continue };
-            let identity = plan.verdicts.identity(service).unwrap_or_default();
-            if identity != attached.workload.identity {
-                let workload = Workload { identity, ..attached.workload };
-                self.dataplane.attach_interface(index, workload)?;
+            let Some(guarding) = self.services.get(&attached.place) else { continue };
+            let identity = plan.verdicts.identity(&guarding.service).unwrap_or_default();
+            if identity == attached.workload.identity {
+                continue;
+            }
+            let workload = Workload { identity, ..attached.workload };
+            match (attached.place, &guarding.directory) {
+                (Place::Interface(index), _) => self.dataplane.attach_interface(index, workload)?,
+                (Place::Group(_), Some(directory)) => {
+                    self.dataplane.attach_cgroup(directory, workload)?;
+                }
+                _ => {}
             }
         }
         Ok(())

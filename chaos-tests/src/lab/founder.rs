@@ -39,6 +39,14 @@ impl Founder {
     /// # Errors
     /// When it does not come up.
     pub fn start_in(dir: tempfile::TempDir, more: &str) -> anyhow::Result<Self> {
+        Self::start_with(dir, more, &[])
+    }
+
+    /// The same, with more arguments to `fabric init`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_with(dir: tempfile::TempDir, more: &str, init: &[&str]) -> anyhow::Result<Self> {
         let turn = take_turn();
         let place = dir.path().join("n1");
         fs::create_dir_all(&place)?;
@@ -46,6 +54,7 @@ impl Founder {
         let init = Command::new(binary::selvedge()?)
             .args(["fabric", "init", "--name", "lab", "--node", "n1", "--zone", "aws", "--data-dir"])
             .arg(&data)
+            .args(init)
             .output()?;
         ensure!(init.status.success(), "fabric init: {}", String::from_utf8_lossy(&init.stderr));
         fs::write(place.join("node.toml"), config(&place, &data, more))?;

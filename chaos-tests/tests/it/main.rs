@@ -17,6 +17,7 @@ mod mtu;
 mod one_host;
 mod overlay;
 mod playground;
+mod process_tree;
 mod reroute;
 mod revocation;
 mod rogue;

@@ -111,5 +111,6 @@ fn place(place: &AttachPlace) -> String {
         AttachPlace::Netns(path) => path.clone(),
         AttachPlace::Pid(pid) => format!("pid {pid}"),
         AttachPlace::Interface(name) => format!("interface {name}"),
+        AttachPlace::Group => "process tree".to_owned(),
     }
 }

@@ -24,6 +24,7 @@ mod quorum;
 mod reach;
 mod resolve;
 mod routes;
+mod run;
 mod status;
 mod token;
 
@@ -89,6 +90,8 @@ pub(crate) enum Command {
     Endpoint(endpoint::EndpointCommand),
     /// Attach a workload: its every packet is decided by its service
     Attach(attach::AttachArgs),
+    /// Run a command under the identity of a service
+    Run(run::RunArgs),
     /// Detach a workload
     Detach(attach::DetachArgs),
     /// What is attached to this node
@@ -141,6 +144,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Rollback(args) => history::rollback(global, args).await,
         Command::Endpoint(command) => endpoint::run(global, command).await,
         Command::Attach(args) => attach::attach(global, args).await,
+        Command::Run(args) => run::run(global, args).await,
         Command::Detach(args) => attach::detach(global, args).await,
         Command::Attachments(args) => attach::list(global, args).await,
         Command::Observe(args) => observe::run(global, args).await,

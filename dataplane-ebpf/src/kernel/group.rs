@@ -72,10 +72,10 @@ impl Dataplane {
         self.group_paths.insert(id, directory.to_owned());
         let attached = self.prepare(place, workload)?;
         let attachment = workload.group_attachment(attached.slot);
-        self.unguard(place)?;
         for address in attachment.addresses.iter().filter(|address| !address.is_none()) {
             self.guarded.insert(Raw(*address), id, 0).map_err(DataplaneError::map("GUARDED"))?;
         }
+        self.unguard(place, &attachment.addresses)?;
         self.groups.insert(id, Raw(attachment), 0).map_err(DataplaneError::map("GROUPS_ATTACHED"))?;
         self.attached.insert(place, attached);
         self.ensure_guard()?;
@@ -87,15 +87,12 @@ impl Dataplane {
         Ok(place)
     }
 
-    /// No address is a group's any more.
-    pub(super) fn unguard(&mut self, place: Place) -> Result<(), DataplaneError> {
+    /// No address but these is a group's any more.
+    pub(super) fn unguard(&mut self, place: Place, but: &[Address]) -> Result<(), DataplaneError> {
         let Place::Group(id) = place else { return Ok(()) };
-        let own: Vec<Raw<Address>> = self
-            .guarded
-            .iter()
-            .filter_map(|entry| entry.ok().filter(|(_, owner)| *owner == id).map(|(address, _)| address))
-            .collect();
-        for address in own {
+        let guarded = self.guarded.iter().filter_map(Result::ok);
+        let gone = guarded.filter(|(address, owner)| *owner == id && !but.contains(&address.0));
+        for address in gone.map(|(address, _)| address).collect::<Vec<_>>() {
             ignore_absent(self.guarded.remove(&address)).map_err(DataplaneError::map("GUARDED"))?;
         }
         Ok(())

@@ -273,7 +273,7 @@ impl Dataplane {
         for hook in Hook::of(place) {
             self.unlink(place, *hook)?;
         }
-        self.unguard(place)?;
+        self.unguard(place, &[])?;
         // The kernel keeps their memory as long as the flows are in their slot.
         sys::clear_inner(self.flows.fd().as_fd(), attached.slot)
             .map_err(DataplaneError::system("release a table of flows"))

@@ -5,9 +5,12 @@
 //! are set up, and only then is the endpoint announced. Detaching is the same backwards. What vanishes by
 //! itself, because a container ended, is noticed and detached.
 
+pub mod group;
 pub mod resolver;
 pub mod store;
+mod target;
 mod tend;
+mod tree;
 pub mod wiring;
 
 use std::{
@@ -15,12 +18,15 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
+use selvedge_dataplane::Place as Guarded;
 use selvedge_fabric::{
     address,
     event::{EventSink as _, Severity},
     id::{EndpointId, NodeName},
+    key::FabricId,
     planner::Local,
     policy::PolicyState,
 };
@@ -28,8 +34,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
 use self::{
+    group::{GroupError, Owner},
     resolver::ResolverError,
     store::{Attachment, Store, StoreError},
+    target::Target,
     wiring::{WireError, Wiring},
 };
 use crate::{
@@ -38,12 +46,15 @@ use crate::{
     events::Events,
     gateway::Gateway,
     identity::DataDir,
-    net::{Namespace, NamespaceError, NetError, Netlink, Subnet},
+    net::{NamespaceError, NetError, Netlink, Subnet},
     packets::{PacketError, Packets},
 };
 
 /// Most attachments of a node.
 pub const MAX_ATTACHMENTS: usize = 256;
+/// How long a plan that knows a new endpoint may take to come into force. It takes milliseconds, unless
+/// the machine is overloaded or the kernel refuses the plan.
+const IN_FORCE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where a workload is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +67,8 @@ pub enum Place {
     /// Behind an interface of this host, a tap(4) or the near end of a veth(4): its other side configures
     /// itself.
     Interface(String),
+    /// In a control group of this host, made for it: a process tree in the host's own network.
+    Group,
 }
 
 /// What to attach.
@@ -100,6 +113,9 @@ pub enum AttachError {
     /// Names cannot be set up.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
+    /// There is no control group to be had.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// It cannot be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -120,6 +136,7 @@ pub enum AttachError {
 /// The attachments of this node.
 pub struct Attachments {
     me: NodeName,
+    owner: Owner,
     store: Store,
     /// One change at a time, however long it takes.
     table: Mutex<BTreeMap<EndpointId, Attachment>>,
@@ -135,6 +152,8 @@ pub struct Attachments {
 pub struct Parts {
     /// This node.
     pub me: NodeName,
+    /// Its fabric.
+    pub fabric: FabricId,
     /// Its endpoints.
     pub endpoints: Endpoints,
     /// What decides packets.
@@ -158,10 +177,11 @@ impl Attachments {
     pub async fn open(dir: &DataDir, parts: Parts) -> Result<Self, AttachError> {
         let store = Store::new(dir.attachments());
         let table = store.load()?;
-        let Parts { me, endpoints, packets, gateway, policy, local, events } = parts;
-        let this =
-            Self { me, store, table: Mutex::new(table), endpoints, packets, gateway, policy, local, events };
+        let Parts { me, fabric, endpoints, packets, gateway, policy, local, events } = parts;
+        let (owner, table) = (Owner { fabric, node: me.clone() }, Mutex::new(table));
+        let this = Self { me, owner, store, table, endpoints, packets, gateway, policy, local, events };
         this.guard().await;
+        this.end_leftovers().await;
         this.tend().await;
         let table = this.table.lock().await;
         if !table.is_empty()
@@ -188,7 +208,8 @@ impl Attachments {
         self.table.lock().await.values().cloned().collect()
     }
 
-    /// Attaches a workload.
+    /// Attaches a workload. When it returns, packets of this node are judged by a plan that knows the
+    /// endpoint: its first packet finds its identity.
     ///
     /// # Errors
     /// Why not; nothing is left behind then.
@@ -216,6 +237,7 @@ impl Attachments {
             index: 0,
             addresses,
             resolver: None,
+            group: target.group(&self.owner, &fact.id)?,
         };
         // From here on a crash leaves something behind, so what it is comes first.
         self.keep(&mut table, attachment.clone())?;
@@ -232,6 +254,14 @@ impl Attachments {
             }
         };
         self.keep(&mut table, attachment.clone())?;
+        drop(table);
+        if let Err(error) =
+            self.packets.know(&attachment.endpoint, &attachment.addresses, IN_FORCE_LIMIT).await
+        {
+            // Gone already when somebody detached it meanwhile.
+            let _ = self.detach(&attachment.endpoint).await;
+            return Err(error.into());
+        }
         tracing::info!(endpoint = %attachment.endpoint, interface = attachment.interface, "attached");
         Ok(Attached { attachment, gateways: self.gateways(), warnings })
     }
@@ -267,12 +297,17 @@ impl Attachments {
         let wiring = self.wiring(attachment)?;
         let packets = self.packets.clone();
         let workload = packets.workload(&attachment.service, &attachment.addresses, &wiring.gateways);
+        if attachment.group.is_some() {
+            self.lay_tree(&wiring, attachment, workload?).await?;
+            return Ok(Vec::new());
+        }
         let gate = async |link: &crate::net::Link| -> Result<(), AttachError> {
             Ok(packets.gate(link, workload?).await?)
         };
         let link = match target {
             Target::Namespace { inside, .. } => wiring.lay(inside, gate).await?,
             Target::Interface(name) => wiring.lay_to(name, gate).await?,
+            Target::Group => return Ok(Vec::new()),
         };
         attachment.index = link.index;
         self.gateway.serve(&wiring.gateways).map_err(AttachError::Gateway)?;
@@ -296,7 +331,7 @@ impl Attachments {
                     wiring.mtu
                 )])
             }
-            Target::Namespace { .. } => Ok(Vec::new()),
+            Target::Namespace { .. } | Target::Group => Ok(Vec::new()),
         }
     }
 
@@ -308,6 +343,9 @@ impl Attachments {
         };
         if let Some(Err(error)) = attachment.resolver.as_ref().map(resolver::ResolvConf::put_back) {
             tell("put its resolv.conf back", &error);
+        }
+        if let Some(group) = &attachment.group {
+            return self.undo_tree(attachment, group).await;
         }
         let ours = !matches!(attachment.place, Place::Interface(_));
         match Netlink::open() {
@@ -327,7 +365,7 @@ impl Attachments {
             }
             Err(error) => tell("delete its interface", &error),
         }
-        if let Err(error) = self.packets.ungate(attachment.index).await {
+        if let Err(error) = self.packets.ungate(Guarded::Interface(attachment.index)).await {
             tell("take its gate away", &error);
         }
     }
@@ -383,6 +421,7 @@ impl Attachments {
 
     /// Tells the planner which addresses are known to be whose.
     fn publish(&self, table: &BTreeMap<EndpointId, Attachment>) {
+        self.endpoints.probe_from(self.probe_sources(table));
         let whole = table.values().filter(|a| a.is_whole());
         let attached: BTreeSet<_> = whole.flat_map(|a| a.addresses.iter().copied()).collect();
         self.local.send_if_modified(|local| {
@@ -391,33 +430,6 @@ impl Attachments {
             local.attached = Some(attached);
             before != (local.tun, local.attached.clone())
         });
-    }
-}
-
-/// What is attached, found.
-enum Target {
-    Namespace { inside: Namespace, names: resolver::Place },
-    Interface(String),
-}
-
-impl Target {
-    fn find(place: &Place) -> Result<Self, AttachError> {
-        let (inside, names) = match place {
-            Place::Netns(path) => (Namespace::open(path)?, resolver::of_named(path)),
-            Place::Pid(pid) => (Namespace::of_process(*pid)?, resolver::of_process(*pid)),
-            Place::Interface(name) => return Ok(Self::Interface(name.clone())),
-        };
-        if inside.is_own() {
-            return Err(AttachError::Own(inside.path().display().to_string()));
-        }
-        Ok(Self::Namespace { inside, names })
-    }
-
-    fn interface(&self, endpoint: &EndpointId) -> String {
-        match self {
-            Self::Namespace { .. } => wiring::host_interface(endpoint),
-            Self::Interface(name) => name.clone(),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 use selvedge_fabric::id::{EndpointId, ServiceRef};
 use serde::{Deserialize, Serialize};
 
-use super::{Place, resolver::ResolvConf};
+use super::{Place, group::Group, resolver::ResolvConf};
 use crate::files::{self, FileError};
 
 /// A workload that is attached, or was about to be.
@@ -26,6 +26,9 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
     /// The resolv.conf that was set up, and is put back.
     pub resolver: Option<ResolvConf>,
+    /// The control group, of a process tree.
+    #[serde(default)]
+    pub group: Option<Group>,
 }
 
 impl Attachment {

@@ -1,11 +1,18 @@
 //! Looking after what is attached: what vanished is detached, what somebody took away is put back.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use selvedge_fabric::event::{EventSink as _, Severity};
+use selvedge_fabric::{
+    event::{EventSink as _, Severity},
+    id::EndpointId,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{AttachError, Attachments, Place, Target, store::Attachment};
+use super::{AttachError, Attachments, Place, Target, group::Group, store::Attachment};
 use crate::net::{Found, Link, NetError, Netlink};
 
 /// How often to look whether what is attached is still there, and whole.
@@ -55,9 +62,13 @@ impl Attachments {
             let same = |l: &&Link| l.index == attachment.index && l.name == attachment.interface;
             let Some(link) = links.iter().find(same) else { continue };
             let workload = self.packets.workload(&attachment.service, &attachment.addresses, &gateways);
-            let guarded = match workload {
-                Ok(workload) => self.packets.gate(link, workload).await,
-                Err(error) => Err(error),
+            let guarded = match (workload, &attachment.group) {
+                (Err(error), _) => Err(error),
+                (Ok(workload), None) => self.packets.gate(link, workload).await,
+                (Ok(workload), Some(group)) if group.is_there() => {
+                    self.packets.gate_group(&group.directory, workload).await
+                }
+                (Ok(_), Some(_)) => continue,
             };
             if let Err(error) = guarded {
                 self.events.emit(
@@ -98,26 +109,34 @@ impl Attachments {
         let facts = self.endpoints.facts().borrow().clone();
         let registered: BTreeSet<_> = facts.iter().map(|fact| &fact.id).collect();
         for attachment in table.values().cloned().collect::<Vec<_>>() {
-            let wanted = registered.contains(&attachment.endpoint);
-            match host.link(&attachment) {
-                Some(link) if wanted && attachment.is_whole() => self.rewire(&host, link, &attachment).await,
-                _ => {
-                    let why = if wanted { "its interface is gone" } else { "its endpoint is gone" };
-                    self.events.emit(
-                        Severity::Info,
-                        "detached",
-                        attachment.endpoint.as_str(),
-                        format!("{} was detached: {why}", attachment.endpoint),
-                    );
-                    if let Err(error) = self.endpoints.deregister(&attachment.endpoint) {
-                        tracing::warn!(%error, endpoint = %attachment.endpoint, "cannot be deregistered");
-                    }
-                    self.undo(&attachment).await;
-                    self.forget(&mut table, &attachment.endpoint);
+            let group = table.get_mut(&attachment.endpoint).and_then(|kept| kept.group.as_mut());
+            let left = group.and_then(Group::tend);
+            let wanted = registered.contains(&attachment.endpoint) && attachment.is_whole();
+            match (host.link(&attachment), left) {
+                (Some(link), None) if wanted => self.rewire(&host, link, &attachment).await,
+                _ if !wanted => self.lose(&mut table, &attachment, "its endpoint is gone").await,
+                (_, left) => {
+                    self.lose(&mut table, &attachment, left.unwrap_or("its interface is gone")).await;
                 }
             }
         }
         self.publish(&table);
+    }
+
+    /// Takes away what nobody detached, and tells why.
+    async fn lose(&self, table: &mut BTreeMap<EndpointId, Attachment>, attachment: &Attachment, why: &str) {
+        let endpoint = &attachment.endpoint;
+        self.events.emit(
+            Severity::Info,
+            "detached",
+            endpoint.as_str(),
+            format!("{endpoint} was detached: {why}"),
+        );
+        if let Err(error) = self.endpoints.deregister(endpoint) {
+            tracing::warn!(%error, %endpoint, "cannot be deregistered");
+        }
+        self.undo(attachment).await;
+        self.forget(table, endpoint);
     }
 
     /// Puts back what is missing of the host's side of a wire, and tells.
@@ -144,6 +163,9 @@ impl Attachments {
         attachment: &Attachment,
     ) -> Result<Option<String>, AttachError> {
         let wiring = self.wiring(attachment)?;
+        if attachment.group.is_some() {
+            return Ok(self.restore_tree(&wiring, link, &host.found).await?);
+        }
         let peer = !matches!(attachment.place, Place::Interface(_));
         let missing = wiring.missing(&host.netlink, link, &host.found, peer).await?;
         if missing.is_empty() {
@@ -153,7 +175,7 @@ impl Attachments {
         let inside = match Target::find(&attachment.place) {
             Ok(Target::Namespace { inside, .. }) => Some(inside),
             // The process by which it was found has ended; the rest can be put back all the same.
-            Ok(Target::Interface(_)) | Err(_) => None,
+            Ok(Target::Interface(_) | Target::Group) | Err(_) => None,
         };
         wiring.restore(&host.netlink, link, inside.as_ref()).await?;
         let (now, found) = (host.netlink.link(&link.name).await?, host.netlink.found().await?);

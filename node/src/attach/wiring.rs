@@ -17,6 +17,8 @@ use crate::net::{Found, Link, Namespace, NetError, Netlink, Subnet, sysctl};
 
 /// Beginning of the names of our interfaces on the host.
 pub const HOST_PREFIX: &str = "sv-";
+/// The interface that has the addresses of process trees: they are in the host's own network.
+pub const LOOPBACK: &str = "lo";
 /// Name of the interface inside.
 pub const INSIDE: &str = "selvedge0";
 
@@ -85,6 +87,31 @@ impl Wiring {
         gate(&link).await?;
         self.wire_host(&host, &link, None).await?;
         Ok(link)
+    }
+
+    /// Makes the addresses local to this host, for a process tree in its own network. The gate must be in
+    /// its place before.
+    ///
+    /// # Errors
+    /// What could not be done; [`take_from_host`] takes back what was.
+    pub async fn lay_to_host(&self) -> Result<Link, WireError> {
+        let host = Netlink::open()?;
+        let loopback = host.link(LOOPBACK).await?;
+        for gateway in self.gateways.iter().filter(|gateway| !is_local(**gateway)) {
+            // Without a TUN nothing else gives it to this host. It is the node's own, and stays.
+            host.add_address(&loopback, Subnet::host(*gateway)).await?;
+        }
+        for &address in &self.addresses {
+            host.add_address(&loopback, Subnet::host(address)).await?;
+        }
+        Ok(loopback)
+    }
+
+    /// Which addresses of a process tree somebody took from this host, in words; empty when none.
+    #[must_use]
+    pub fn missing_on_host(&self, loopback: &Link, found: &Found) -> Vec<String> {
+        let gone = self.addresses.iter().filter(|address| !found.has_address(loopback, **address));
+        gone.map(|address| format!("its address {address}")).collect()
     }
 
     async fn lay_on<E: From<WireError>>(
@@ -212,6 +239,24 @@ impl Wiring {
         }
         Ok(())
     }
+}
+
+/// Takes addresses back from this host; fine when it has them no more.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn take_from_host(addresses: &[IpAddr]) -> Result<(), WireError> {
+    let host = Netlink::open()?;
+    let loopback = host.link(LOOPBACK).await?;
+    for &address in addresses {
+        host.delete_address(&loopback, Subnet::host(address)).await?;
+    }
+    Ok(())
+}
+
+/// Whether this host has an address: only then a socket can have it.
+fn is_local(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// Why an endpoint could not be wired.

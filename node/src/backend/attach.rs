@@ -34,6 +34,7 @@ impl Node {
             types::AttachPlace::Netns(path) => Place::Netns(path.into()),
             types::AttachPlace::Pid(pid) => Place::Pid(pid),
             types::AttachPlace::Interface(name) => Place::Interface(name),
+            types::AttachPlace::Group => Place::Group,
         };
         let mut request = Request { registration, place, resolver: !request.keep_resolver };
         let mut outcome = self.attachments.attach(&request).await;
@@ -76,9 +77,11 @@ fn attachment(attachment: Attachment) -> types::Attachment {
             Place::Netns(path) => types::AttachPlace::Netns(path.display().to_string()),
             Place::Pid(pid) => types::AttachPlace::Pid(pid),
             Place::Interface(name) => types::AttachPlace::Interface(name),
+            Place::Group => types::AttachPlace::Group,
         },
         interface: attachment.interface,
         addresses: attachment.addresses.iter().map(ToString::to_string).collect(),
+        group: attachment.group.map(|group| group.directory.display().to_string()),
     }
 }
 
@@ -87,6 +90,7 @@ fn attach_error(error: &AttachError) -> ApiError {
         AttachError::Register(error) => return register_error(error),
         AttachError::Namespace(_) | AttachError::Own(_) => Code::BadRequest,
         AttachError::Wire(_) | AttachError::Resolver(_) | AttachError::Gateway(_) => Code::Refused,
+        AttachError::Group(_) => Code::Refused,
         AttachError::Enforce(_) => Code::Unavailable,
         AttachError::Store(_) => Code::Internal,
         AttachError::Limit => Code::Limit,

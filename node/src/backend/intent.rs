@@ -65,7 +65,7 @@ impl Node {
 
     fn stragglers(&self, revision: Revision, live_only: bool) -> Vec<types::Straggler> {
         let (policy, view) = (self.enforced_policy(), self.view());
-        let mine = *self.packets.in_force().borrow();
+        let mine = self.packets.revision_in_force();
         let admitted = policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked);
         admitted
             .filter_map(|(name, _)| {

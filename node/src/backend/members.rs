@@ -42,7 +42,7 @@ impl Node {
             voter,
             incarnation: seen.map_or(0, |n| n.incarnation),
             rtt_ms: seen.and_then(|n| n.rtt_us).map(|us| f64::from(us) / 1000.0),
-            enforced_revision: if me { Some(*self.packets.in_force().borrow()) } else { enforced },
+            enforced_revision: if me { Some(self.packets.revision_in_force()) } else { enforced },
             admission: admission_word(admission.state).to_owned(),
             heard_ms_ago: if me {
                 Some(0)

@@ -41,7 +41,7 @@ impl Node {
         types::Status {
             ready: self.check_readiness().ready,
             revision: policy.revision,
-            enforced_revision: *self.packets.in_force().borrow(),
+            enforced_revision: self.packets.revision_in_force(),
             zones,
             alarms,
             fabric: me.fabric.to_string(),

@@ -82,6 +82,7 @@ impl Parts {
         let gateway = Gateway::new(dns.clone(), dns_port, api_port);
         let attachments = attach::Parts {
             me: self.identity.node.clone(),
+            fabric: self.identity.fabric_id,
             endpoints: endpoints.clone(),
             packets: packets.clone(),
             gateway: gateway.clone(),

@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use http_body_util::{BodyExt, Empty, Limited};
 use selvedge_fabric::record::Health;
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::api::types;
 
@@ -135,10 +136,10 @@ impl Judge {
 }
 
 impl Check {
-    /// Runs the check once against `address`.
-    pub async fn run(&self, address: IpAddr) -> bool {
+    /// Runs the check once against `address`, from `source` if it must be a certain one.
+    pub async fn run(&self, address: IpAddr, source: Option<IpAddr>) -> bool {
         let timeout = Duration::from_millis(self.timeout_ms);
-        match tokio::time::timeout(timeout, self.probe.attempt(address)).await {
+        match tokio::time::timeout(timeout, self.probe.attempt(address, source)).await {
             Ok(Ok(passed)) => passed,
             Ok(Err(error)) => {
                 tracing::debug!(probe = ?self.probe, %error, "health check failed");
@@ -150,13 +151,13 @@ impl Check {
 }
 
 impl Probe {
-    async fn attempt(&self, address: IpAddr) -> std::io::Result<bool> {
+    async fn attempt(&self, address: IpAddr, source: Option<IpAddr>) -> std::io::Result<bool> {
         match self {
             Self::Tcp { port } => {
-                tokio::net::TcpStream::connect((address, *port)).await?;
+                connect(address, *port, source).await?;
                 Ok(true)
             }
-            Self::Http { port, path } => http_get(address, *port, path).await,
+            Self::Http { port, path } => http_get(address, *port, path, source).await,
             Self::Command { argv } => {
                 let status = tokio::process::Command::new(&argv[0])
                     .args(&argv[1..])
@@ -172,8 +173,16 @@ impl Probe {
     }
 }
 
-async fn http_get(address: IpAddr, port: u16, path: &str) -> std::io::Result<bool> {
-    let stream = tokio::net::TcpStream::connect((address, port)).await?;
+async fn connect(address: IpAddr, port: u16, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source {
+        socket.bind((source, 0).into())?;
+    }
+    socket.connect((address, port).into()).await
+}
+
+async fn http_get(address: IpAddr, port: u16, path: &str, source: Option<IpAddr>) -> std::io::Result<bool> {
+    let stream = connect(address, port, source).await?;
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(io).await.map_err(std::io::Error::other)?;

@@ -44,6 +44,8 @@ struct Inner {
     /// Chosen and proven, but not there yet: their names and addresses are nobody else's meanwhile.
     reserved: Mutex<BTreeMap<EndpointId, Registered>>,
     facts: watch::Sender<Arc<Vec<EndpointFact>>>,
+    /// From where some addresses must be asked for their health.
+    sources: Mutex<BTreeMap<IpAddr, IpAddr>>,
 }
 
 impl Endpoints {
@@ -59,7 +61,13 @@ impl Endpoints {
         }
         let (facts, _) = watch::channel(Arc::new(facts_of(&table)));
         Ok(Self {
-            inner: Arc::new(Inner { store, table: Mutex::new(table), reserved: Mutex::default(), facts }),
+            inner: Arc::new(Inner {
+                store,
+                table: Mutex::new(table),
+                reserved: Mutex::default(),
+                facts,
+                sources: Mutex::default(),
+            }),
         })
     }
 
@@ -75,6 +83,12 @@ impl Endpoints {
     /// When the change cannot be made durable; nothing has changed then.
     pub fn deregister(&self, id: &EndpointId) -> Result<bool, StoreError> {
         self.inner.change(|table| table.remove(id).is_some())
+    }
+
+    /// Asks these addresses for their health from those that stand beside them, and all others from where
+    /// the kernel would.
+    pub fn probe_from(&self, sources: BTreeMap<IpAddr, IpAddr>) {
+        *self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
     }
 
     /// Runs the checks until `stop`.
@@ -126,7 +140,9 @@ impl Endpoints {
             }
             slot.busy = true;
             slot.next = now + Duration::from_millis(check.interval_ms);
-            running.spawn(async move { (key, check.run(address).await) });
+            let sources = self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            let source = sources.get(&address).copied();
+            running.spawn(async move { (key, check.run(address, source).await) });
         }
     }
 

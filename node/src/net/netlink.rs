@@ -228,6 +228,21 @@ impl Netlink {
         request.execute().await.map_err(|source| kernel(what(), source))
     }
 
+    /// Takes an address from an interface. Fine when it is not there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn delete_address(&self, link: &Link, address: Subnet) -> Result<(), NetError> {
+        // The message is that of adding it: the request to delete takes what the one to add would send.
+        let message =
+            self.handle.address().add(link.index, address.address, address.len).message_mut().clone();
+        let gone = self.handle.address().del(message).execute().await;
+        match gone.map_err(|source| kernel(format!("take {address} from interface {}", link.name), source)) {
+            Err(error) if !error.is_absent() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Says which link-layer address an address on an interface has, so that nobody needs to ask.
     ///
     /// # Errors

@@ -158,6 +158,8 @@ pub enum AttachPlace {
     Pid(u32),
     /// An interface of the host that leads to a workload, a tap or the near end of a veth.
     Interface(String),
+    /// A new control group of this host, for processes to enter. Its name is in the reply.
+    Group,
 }
 
 /// What was attached.
@@ -185,4 +187,8 @@ pub struct Attachment {
     pub interface: String,
     /// Its overlay addresses.
     pub addresses: Vec<String>,
+    /// Of a process tree, the directory of its control group: whoever writes a process into its
+    /// `cgroup.procs` gives it the identity, with all its sockets and children to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
