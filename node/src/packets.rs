@@ -234,6 +234,17 @@ impl Packets {
         .await
     }
 
+    /// Ends what another version of this program left in force at what is not attached any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn forget_predecessors(&self) -> Result<(), PacketError> {
+        if !self.is_on() {
+            return Ok(());
+        }
+        self.with(|guarded| Ok(guarded.dataplane.forget_predecessors()?)).await
+    }
+
     /// Puts a plan in force. When it returns, no packet is judged by an earlier one.
     ///
     /// # Errors
@@ -352,6 +363,9 @@ fn disturbance(change: &Change) -> Option<String> {
         Change::Unpinned(place) => {
             Some(format!("somebody removed the pin of the program that guards {place}: it was put back"))
         }
+        Change::Floorless(place) => Some(format!(
+            "somebody removed what drops the packets of {place} that no program judges: it was put back"
+        )),
         Change::Unguarded => Some(
             "somebody removed what keeps others from the addresses of process trees: it was put back"
                 .to_owned(),

@@ -20,6 +20,21 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 /// # Errors
 /// When the BPF file system cannot be read.
 pub fn links() -> io::Result<Vec<PathBuf>> {
+    let named = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("if-"));
+    Ok(pins()?.into_iter().filter(named).collect())
+}
+
+/// The directory of the pinned maps of the only node.
+///
+/// # Errors
+/// When there is none.
+pub fn maps() -> io::Result<PathBuf> {
+    let control = pins()?.into_iter().find(|path| path.ends_with("CONTROL"));
+    let directory = control.and_then(|path| Some(path.parent()?.to_owned()));
+    directory.ok_or_else(|| io::Error::other("no pinned maps"))
+}
+
+fn pins() -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut directories = vec![PathBuf::from(BPF_FS)];
     while let Some(directory) = directories.pop() {
@@ -27,7 +42,7 @@ pub fn links() -> io::Result<Vec<PathBuf>> {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 directories.push(entry.path());
-            } else if entry.file_name().to_string_lossy().starts_with("if-") {
+            } else {
                 found.push(entry.path());
             }
         }

@@ -22,5 +22,6 @@ mod reroute;
 mod revocation;
 mod rogue;
 mod siege;
+mod siege_nodes;
 mod two_clouds;
 mod workload_alone;

@@ -186,6 +186,42 @@ impl Siege {
         Ok(())
     }
 
+    /// Every program is taken from its interface at once.
+    fn all_detached(&mut self) -> anyhow::Result<()> {
+        let before = told(&self.founder, "enforcement-removed")?;
+        pins::links()?.iter().try_for_each(|pin| pins::detach(pin))?;
+        eventually("it is not noticed", PATIENCE, || {
+            let now = told(&self.founder, "enforcement-removed")?;
+            ensure!(now >= before + 3, "{now} events, {before} before");
+            Ok(())
+        })?;
+        self.goes_on()
+    }
+
+    /// Nobody is there to put back what is taken away: the pins, and so the programs.
+    fn unpinned_while_dead(&mut self) -> anyhow::Result<()> {
+        self.founder.node.kill()?;
+        pins::links()?.iter().try_for_each(fs::remove_file)?;
+        std::thread::sleep(A_WHILE);
+        self.restart()?;
+        self.goes_on()
+    }
+
+    /// Another version follows, whose maps are of another layout: it finds none that it may adopt.
+    fn upgraded(&mut self) -> anyhow::Result<()> {
+        self.founder.node.kill()?;
+        let (mine, before) = (pins::maps()?, pins::links()?);
+        fs::rename(&mine, mine.with_file_name("v0"))?;
+        std::thread::sleep(A_WHILE);
+        self.restart()?;
+        eventually("the maps of the version before stay", PATIENCE, || {
+            ensure!(!mine.with_file_name("v0").exists() && mine.exists(), "they are there");
+            Ok(())
+        })?;
+        ensure!(pins::links()? == before, "{:?}, {before:?} before", pins::links()?);
+        self.goes_on()
+    }
+
     /// Routes, neighbours and addresses of a workload are deleted, and its settings changed.
     fn unwired(&mut self) -> anyhow::Result<()> {
         let listed = ask(&self.founder.node, &["attachments"])?;
@@ -278,6 +314,9 @@ fn besiege(siege: &mut Siege) -> anyhow::Result<()> {
     siege.without_loss("pins removed", Siege::unpinned)?;
     siege.while_sieged("programs detached", Siege::detached)?;
     siege.goes_on()?;
+    siege.while_sieged("all programs detached at once", Siege::all_detached)?;
+    siege.while_sieged("pins removed while the node is dead", Siege::unpinned_while_dead)?;
+    siege.while_sieged("upgraded to another layout of maps", Siege::upgraded)?;
     siege.while_sieged("wires cut", Siege::unwired)?;
     siege.without_loss("TUN deleted", Siege::without_tun)?;
     siege.while_sieged("the rest of the flood", |siege| {

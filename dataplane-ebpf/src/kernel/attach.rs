@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use super::{
     Attached, Change, Dataplane, Place,
-    hooks::{GUARD, Hook, SHUT},
+    hooks::{GUARD, Hook},
     pins::{open_pin, unpin},
     sys,
 };
@@ -25,7 +25,7 @@ pub(super) fn interface_name(index: u32) -> Result<String, DataplaneError> {
 impl Dataplane {
     /// Takes over what an earlier process pinned. An entry without links is an attachment that was not
     /// finished, and is put right by [`Dataplane::reassert`]; links without an entry are a detachment that
-    /// was not finished, and are removed.
+    /// was not finished, and are removed, unless another version left them.
     pub(super) fn adopt(&mut self) -> Result<(), DataplaneError> {
         let found = self.control.abi();
         if found != selvedge_abi::layout::ABI_VERSION {
@@ -40,6 +40,8 @@ impl Dataplane {
         }
         self.adopt_groups()?;
         let Some(pins) = self.pins.clone() else { return Ok(()) };
+        let upgraded =
+            pins.has_predecessor().map_err(DataplaneError::system("look for an earlier version"))?;
         let names = pins.link_names().map_err(DataplaneError::system("list the pinned links"))?;
         for name in names {
             let path = pins.link(&name);
@@ -48,7 +50,8 @@ impl Dataplane {
                 self.adopt_guard(&path)?;
                 continue;
             }
-            let known = Hook::from_pin_name(&name).filter(|(place, _)| self.attached.contains_key(place));
+            let found = Hook::from_pin_name(&name);
+            let known = found.filter(|(place, _)| upgraded || self.attached.contains_key(place));
             let link = open_pin(&path).map_err(DataplaneError::system(failed()))?;
             let (Some((place, hook)), Some(link)) = (known, link) else {
                 unpin(&path).map_err(DataplaneError::system(failed()))?;
@@ -59,6 +62,10 @@ impl Dataplane {
                 unpin(&path).map_err(DataplaneError::system(failed()))?;
                 continue;
             }
+            if !self.attached.contains_key(&place) {
+                self.predecessors.insert((place, hook), link);
+                continue;
+            }
             let program = self.program(hook.program())?;
             sys::update_link(link.as_fd(), program.as_fd()).map_err(DataplaneError::system(failed()))?;
             self.links.insert((place, hook), link);
@@ -66,32 +73,32 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Attaches a program, before every other, and pins the link.
-    pub(super) fn link(&mut self, place: Place, hook: Hook) -> Result<(), DataplaneError> {
-        // The kernel takes a program only once per hook, so an older link of ours must go first. Meanwhile
-        // the interface is shut: better no packet than one that nobody judged.
-        let shut = match (self.links.remove(&(place, hook)), place) {
-            (Some(old), Place::Interface(_)) => {
-                let shut = self.attach_first(place, hook, SHUT)?;
-                sys::detach_link(old.as_fd())
-                    .map_err(DataplaneError::system(format!("detach {} from {place}", hook.program())))?;
-                Some(shut)
+    /// Attaches what is missing at a place. A program of an earlier version is replaced between two packets.
+    pub(super) fn ensure_linked(&mut self, place: Place) -> Result<(), DataplaneError> {
+        for hook in Hook::of(place) {
+            if !self.links.contains_key(&(place, *hook)) && !self.succeed(place, *hook)? {
+                self.link(place, *hook)?;
             }
-            _ => None,
-        };
-        let link = self.attach_first(place, hook, hook.program())?;
-        self.pin(place, hook, &link)?;
-        self.links.insert((place, hook), link);
-        drop(shut);
+        }
         Ok(())
     }
 
-    fn attach_first(
-        &self,
-        place: Place,
-        hook: Hook,
-        program: &'static str,
-    ) -> Result<OwnedFd, DataplaneError> {
+    /// Attaches a program, before every other, and pins the link.
+    pub(super) fn link(&mut self, place: Place, hook: Hook) -> Result<(), DataplaneError> {
+        // The kernel takes a program only once per hook, so an older link of ours must go first. Meanwhile
+        // the floor drops what comes: better no packet than one that nobody judged.
+        if let (Some(old), Place::Interface(_)) = (self.links.remove(&(place, hook)), place) {
+            sys::detach_link(old.as_fd())
+                .map_err(DataplaneError::system(format!("detach {} from {place}", hook.program())))?;
+        }
+        let link = self.attach_first(place, hook)?;
+        self.pin(place, hook, &link)?;
+        self.links.insert((place, hook), link);
+        Ok(())
+    }
+
+    fn attach_first(&self, place: Place, hook: Hook) -> Result<OwnedFd, DataplaneError> {
+        let program = hook.program();
         let fd = self.program(program)?.as_fd();
         let link = match place {
             Place::Interface(index) => sys::link_interface(fd, index, hook.attach_type()),
@@ -120,7 +127,7 @@ impl Dataplane {
     }
 
     /// What is not as it should be: programs that somebody removed or overtook, pins that are gone,
-    /// interfaces and groups that are gone. Changes nothing.
+    /// interfaces and groups that are gone. Changes nothing, and so does not look beneath the programs.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -172,17 +179,28 @@ impl Dataplane {
         Ok((!is_pinned).then_some(Change::Unpinned(place)))
     }
 
-    /// Puts right what [`Dataplane::verify`] finds, and says what it was. What was attached to an
+    /// Puts right what [`Dataplane::verify`] finds, and what is beneath the programs, and says what it was. What was attached to an
     /// interface or group that is gone is forgotten.
     ///
     /// # Errors
     /// When the kernel refuses; what was not put right yet is found again by the next call.
     pub fn reassert(&mut self) -> Result<Vec<Change>, DataplaneError> {
-        let changes = self.verify()?;
+        let mut changes = self.verify()?;
+        let gone: Vec<_> =
+            changes.iter().filter(|change| matches!(change, Change::Gone(_))).copied().collect();
+        for place in self.attached.keys().copied().collect::<Vec<_>>() {
+            if let Place::Interface(index) = place
+                && !gone.contains(&Change::Gone(place))
+                && self.lay_floor(index)?
+            {
+                changes.push(Change::Floorless(place));
+            }
+        }
         for change in &changes {
             match *change {
                 Change::Gone(place) => self.detach(place)?,
                 Change::Unguarded => self.ensure_guard()?,
+                Change::Floorless(_) => {}
                 Change::Removed(place) | Change::Overtaken(place) | Change::Unpinned(place) => {
                     self.repair(place)?;
                 }

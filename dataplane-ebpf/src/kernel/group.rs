@@ -13,7 +13,7 @@ use selvedge_abi::Address;
 use super::{
     Attached, Dataplane, Place,
     attach::GUARD_PIN,
-    hooks::{GUARD, Hook},
+    hooks::GUARD,
     ignore_absent,
     pins::unpin,
     raw::Raw,
@@ -79,11 +79,7 @@ impl Dataplane {
         self.groups.insert(id, Raw(attachment), 0).map_err(DataplaneError::map("GROUPS_ATTACHED"))?;
         self.attached.insert(place, attached);
         self.ensure_guard()?;
-        for hook in Hook::of(place) {
-            if !self.links.contains_key(&(place, *hook)) {
-                self.link(place, *hook)?;
-            }
-        }
+        self.ensure_linked(place)?;
         Ok(place)
     }
 

@@ -28,8 +28,8 @@ pub(super) enum Hook {
     Sendmsg6,
 }
 
-/// The program that refuses everything.
-pub(super) const SHUT: &str = "selvedge_shut";
+/// The program that refuses everything that no other has judged.
+pub(super) const FLOOR: &str = "selvedge_floor";
 /// The program at the root of all groups.
 pub(super) const GUARD: &str = "selvedge_group_guard";
 
@@ -122,7 +122,7 @@ impl Hook {
 /// Loads every program into the kernel.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
     let hooks = Hook::INTERFACE.iter().chain(&Hook::GROUP).map(|hook| hook.program());
-    for name in hooks.chain([SHUT, GUARD]) {
+    for name in hooks.chain([FLOOR, GUARD]) {
         let program = ebpf.program_mut(name).ok_or(DataplaneError::Missing(name))?;
         load_one(program).map_err(|source| DataplaneError::Program { name, source })?;
     }

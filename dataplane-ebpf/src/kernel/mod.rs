@@ -21,9 +21,11 @@ use crate::{Counters, DataplaneError, Events, TableImage, Workload};
 
 mod attach;
 mod control;
+mod floor;
 mod group;
 mod hooks;
 mod pins;
+mod predecessor;
 mod probe;
 pub(crate) mod raw;
 mod sys;
@@ -44,8 +46,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/selvedge.bpf.o"
 pub struct Options {
     /// The name of the node: letters, digits, `-` and `_`. Several nodes of one host have several names.
     pub name: String,
-    /// The directory under which everything is pinned. `None`: nothing is, and all enforcement ends with
-    /// the process; for tests.
+    /// The directory under which everything is pinned. `None`: nothing is, and with the process ends what
+    /// lets packets pass; for tests.
     pub pins: Option<PathBuf>,
 }
 
@@ -98,6 +100,8 @@ pub enum Change {
     Overtaken(Place),
     /// A pin was removed: the end of this process would end enforcement.
     Unpinned(Place),
+    /// Nothing dropped what no program judges: removing the programs would have let everything pass.
+    Floorless(Place),
     /// Nothing keeps processes outside of groups from speaking from their addresses.
     Unguarded,
 }
@@ -120,6 +124,8 @@ pub struct Dataplane {
     events: Option<Events>,
     attached: BTreeMap<Place, Attached>,
     links: BTreeMap<(Place, Hook), OwnedFd>,
+    /// Of a process of another version, and still in force.
+    predecessors: BTreeMap<(Place, Hook), OwnedFd>,
     guard: Option<OwnedFd>,
     group_paths: BTreeMap<u64, PathBuf>,
 }
@@ -139,7 +145,8 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
 
 impl Dataplane {
     /// Loads the programs. What an earlier process of the same name pinned is adopted: its tables,
-    /// attachments, flows and counters, and its programs are replaced by these between two packets.
+    /// attachments, flows and counters, and its programs are replaced by these between two packets. If it was
+    /// of a version with other tables, its programs stay in force until each place is attached again.
     ///
     /// # Errors
     /// When the kernel does not take the programs, or what is pinned is not ours.
@@ -184,6 +191,7 @@ impl Dataplane {
             events: Some(events),
             attached: BTreeMap::new(),
             links: BTreeMap::new(),
+            predecessors: BTreeMap::new(),
             guard: None,
             group_paths: BTreeMap::new(),
             pins,
@@ -218,17 +226,12 @@ impl Dataplane {
     /// already and refuse everything, but never the other way round.
     pub fn attach_interface(&mut self, ifindex: u32, workload: Workload) -> Result<(), DataplaneError> {
         let place = Place::Interface(ifindex);
-        attach::interface_name(ifindex)?;
+        self.lay_floor(ifindex)?;
         let attached = self.prepare(place, workload)?;
         let entry = Raw(workload.attachment(attached.slot));
         self.attachments.insert(ifindex, entry, 0).map_err(DataplaneError::map("ATTACHMENTS"))?;
         self.attached.insert(place, attached);
-        for hook in Hook::of(place) {
-            if !self.links.contains_key(&(place, *hook)) {
-                self.link(place, *hook)?;
-            }
-        }
-        Ok(())
+        self.ensure_linked(place)
     }
 
     /// A slot for an attachment, with an empty table of flows unless nothing changes.
@@ -272,6 +275,9 @@ impl Dataplane {
         ignore_absent(removed).map_err(DataplaneError::map("ATTACHMENTS"))?;
         for hook in Hook::of(place) {
             self.unlink(place, *hook)?;
+        }
+        if let Place::Interface(ifindex) = place {
+            self.lift_floor(ifindex)?;
         }
         self.unguard(place, &[])?;
         // The kernel keeps their memory as long as the flows are in their slot.

@@ -134,17 +134,46 @@ impl Pins {
         Ok(())
     }
 
+    /// The directories of maps of other versions.
+    fn predecessors(&self) -> io::Result<Vec<PathBuf>> {
+        let (mut found, mine) = (Vec::new(), self.maps());
+        for entry in fs::read_dir(&self.root)? {
+            let path = entry?.path();
+            let version =
+                path.file_name().and_then(|name| name.to_str()?.strip_prefix('v')?.parse::<u32>().ok());
+            if version.is_some() && path != mine {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether another version pinned its maps here.
+    pub(super) fn has_predecessor(&self) -> io::Result<bool> {
+        Ok(!self.predecessors()?.is_empty())
+    }
+
+    /// Removes the maps of other versions.
+    pub(super) fn remove_predecessors(&self) -> io::Result<()> {
+        self.predecessors()?.iter().try_for_each(|directory| remove_pins(directory))
+    }
+
     /// Removes everything that is pinned: nothing is enforced any more.
     pub(super) fn remove(&self) -> io::Result<()> {
         // Links first: a program without its maps' pins still has its maps.
-        for directory in [self.links(), self.maps()] {
-            for entry in fs::read_dir(&directory)? {
-                fs::remove_file(entry?.path())?;
-            }
-            fs::remove_dir(directory)?;
-        }
+        remove_pins(&self.links())?;
+        remove_pins(&self.maps())?;
+        self.remove_predecessors()?;
         fs::remove_dir(&self.root)
     }
+}
+
+/// Removes a directory and the pins in it.
+fn remove_pins(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        fs::remove_file(entry?.path())?;
+    }
+    fs::remove_dir(directory)
 }
 
 /// Removes a pin; that it is gone already is fine.

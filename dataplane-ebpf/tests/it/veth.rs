@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -180,9 +180,14 @@ fn events_wake_whoever_waits() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = a.own(6_000);
         let waiting = async {
-            let wait = events.next();
             client.send_to(b"x", (ipv4(B), ALLOWED)).unwrap();
-            tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap()
+            loop {
+                let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+                // An interface that comes up has things of its own to say.
+                if event.reason != Reason::LinkControl {
+                    return event;
+                }
+            }
         };
         let event = runtime.block_on(waiting);
         assert_eq!((event.note, event.reason), (Note::Refused, Reason::NoTables));
@@ -307,6 +312,98 @@ fn what_was_removed_is_noticed_and_put_back() {
         assert_eq!(plane.attachments().count(), 1);
         assert!(plane.detach(place_b).is_err());
         plane.detach(place_a).unwrap();
+        plane.remove().unwrap();
+    });
+}
+
+/// The directory of what is pinned.
+fn pins_of(options: &Options) -> PathBuf {
+    ["/sys/fs/bpf/selvedge", &options.name].iter().collect()
+}
+
+#[test]
+fn where_the_programs_are_gone_nothing_passes() {
+    in_kernel(|| {
+        let (a, b) = homes();
+        let options = options_of("floor");
+        let mut plane = Dataplane::open(&options).unwrap();
+        plane.sync(TableImage::new(&plan(1)).unwrap()).unwrap();
+        for home in [&a, &b] {
+            plane.attach_interface(home.ifindex(), workload(home.service)).unwrap();
+        }
+        let (client, server, closed) = (a.own(6_000), b.own(ALLOWED), b.own(FORBIDDEN));
+        assert!(arrives(&client, &server, (ipv4(B), ALLOWED)), "a contract allows it");
+
+        // The process ends, and somebody removes every pin: so the programs are gone.
+        drop(plane);
+        for pin in std::fs::read_dir(pins_of(&options).join("links")).unwrap() {
+            std::fs::remove_file(pin.unwrap().path()).unwrap();
+        }
+        // The kernel takes them away a moment later.
+        let started = Instant::now();
+        while arrives(&client, &server, (ipv4(B), ALLOWED)) {
+            assert!(started.elapsed() < PATIENCE, "packets pass that nobody judges");
+        }
+        assert!(!arrives(&client, &closed, (ipv4(B), FORBIDDEN)));
+        // Nor does what the host itself sends.
+        let host = UdpSocket::bind((GATEWAY4, 0)).unwrap();
+        assert!(!arrives(&host, &closed, (ipv4(B), FORBIDDEN)));
+
+        let mut plane = Dataplane::open(&options).unwrap();
+        let places = [&a, &b].map(|home| Place::Interface(home.ifindex()));
+        assert_eq!(plane.reassert().unwrap(), places.map(Change::Removed));
+        assert!(arrives(&client, &server, (ipv4(B), ALLOWED)));
+        assert!(!arrives(&client, &closed, (ipv4(B), FORBIDDEN)));
+
+        run("tc", &["qdisc", "delete", "dev", &a.interface, "clsact"]);
+        assert_eq!(plane.reassert().unwrap(), [Change::Floorless(places[0])]);
+        assert_eq!(plane.reassert().unwrap(), []);
+        plane.remove().unwrap();
+        assert!(arrives(&client, &closed, (ipv4(B), FORBIDDEN)), "nothing is enforced any more");
+    });
+}
+
+#[test]
+fn another_version_is_succeeded_between_two_packets() {
+    in_kernel(|| {
+        let (a, b) = homes();
+        let options = options_of("succeed");
+        let mut plane = Dataplane::open(&options).unwrap();
+        plane.sync(TableImage::new(&plan(1)).unwrap()).unwrap();
+        for home in [&a, &b] {
+            plane.attach_interface(home.ifindex(), workload(home.service)).unwrap();
+        }
+        drop(plane);
+        let pins = pins_of(&options);
+        let mine = std::fs::read_dir(&pins).unwrap().flatten().map(|entry| entry.path());
+        let mine = mine.into_iter().find(|path| path.join("CONTROL").exists()).unwrap();
+        std::fs::rename(&mine, pins.join("v0")).unwrap();
+
+        let (client, server, closed) = (a.own(6_000), b.own(ALLOWED), b.own(FORBIDDEN));
+        let judged = |when: &str| {
+            assert!(arrives(&client, &server, (ipv4(B), ALLOWED)), "{when}: a contract allows it");
+            assert!(!arrives(&client, &closed, (ipv4(B), FORBIDDEN)), "{when}: no contract names this port");
+        };
+        judged("nobody is there");
+        let mut plane = Dataplane::open(&options).unwrap();
+        assert_eq!((plane.attachments().count(), plane.revision()), (0, None));
+        judged("its tables are empty, and the old ones hold");
+        plane.sync(TableImage::new(&plan(2)).unwrap()).unwrap();
+        plane.attach_interface(a.ifindex(), workload(A)).unwrap();
+        judged("one is attached again");
+        plane.attach_interface(b.ifindex(), workload(B)).unwrap();
+        judged("both are");
+        plane.forget_predecessors().unwrap();
+        assert!(!pins.join("v0").exists(), "its tables stay");
+        judged("nothing of it is left");
+        assert_eq!(plane.verify().unwrap(), []);
+        drop(plane);
+
+        // One that is not attached again any more is not set free by that.
+        std::fs::rename(&mine, pins.join("v0")).unwrap();
+        let mut plane = Dataplane::open(&options).unwrap();
+        plane.forget_predecessors().unwrap();
+        assert!(!arrives(&client, &closed, (ipv4(B), FORBIDDEN)));
         plane.remove().unwrap();
     });
 }

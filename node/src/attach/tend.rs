@@ -79,6 +79,9 @@ impl Attachments {
                 );
             }
         }
+        if let Err(error) = self.packets.forget_predecessors().await {
+            tracing::warn!(%error, "what an earlier version left in the kernel stays there");
+        }
     }
 
     async fn links(&self, none: bool) -> Result<Vec<Link>, NetError> {

@@ -6,13 +6,14 @@ mod group;
 mod maps;
 mod world;
 
-use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    macros::classifier,
+    programs::TcContext,
+};
 use selvedge_abi::{Direction, Judgement, Reason, judge::judge_frame, packet::Packet};
 
 use world::{Kernel, Skb};
-
-/// Passes the packet on to the next program of the hook, if there is one.
-const TCX_NEXT: i32 = -1;
 
 /// On the host side of a workload's interface: what the workload sends.
 #[classifier]
@@ -26,9 +27,9 @@ pub(crate) fn selvedge_arrive(ctx: TcContext) -> i32 {
     classify(&ctx, Direction::Arriving)
 }
 
-/// Refuses everything, while another program is put in its place.
+/// Beneath the two: refuses everything on which neither of them has said the last word.
 #[classifier]
-pub(crate) fn selvedge_shut(_: TcContext) -> i32 {
+pub(crate) fn selvedge_floor(_: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
@@ -50,10 +51,12 @@ fn classify(ctx: &TcContext, direction: Direction) -> i32 {
         Some(attachment) => judge_frame(&Skb(skb), direction, attachment, &Kernel::new(attachment), packet),
     };
     account::packet(attachment, direction, &judgement, packet, ctx.len());
-    // For other programs of the hook, and for tests, which read it back.
-    // SAFETY: as above; the first word of `cb` is ours to write between programs of the hook.
+    // For tests, which read it back.
+    // SAFETY: as above; the first word of `cb` is ours to write within the hook.
     unsafe { (*skb).cb[0] = judgement.verdict.reason as u32 };
-    if judgement.verdict.allow { TCX_NEXT } else { TC_ACT_SHOT }
+    // The last word either way: nothing of the hook is asked after this, so what comes to the floor beneath
+    // was not judged.
+    if judgement.verdict.allow { TC_ACT_OK } else { TC_ACT_SHOT }
 }
 
 #[panic_handler]
