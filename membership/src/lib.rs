@@ -25,7 +25,6 @@ mod poker;
 mod probes;
 mod reports;
 mod service;
-mod sights;
 mod timers;
 
 pub use carrier::CarrierError;

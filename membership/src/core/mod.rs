@@ -6,6 +6,7 @@
 //! * [`own`]: what this node says of itself.
 //! * [`detector`]: SWIM among processors.
 //! * [`watch`]: what this node sees of its peers with its own eyes.
+//! * [`sights`]: what this node sees and what others report, gathered.
 //! * [`judge`]: from the eyes of all to one verdict on each node and cloud.
 //! * [`view`]: policy, records and verdicts joined to a [`selvedge_fabric::view::View`].
 
@@ -18,6 +19,7 @@ mod hostile;
 pub mod judge;
 pub mod own;
 pub mod rumors;
+pub mod sights;
 pub mod store;
 #[cfg(test)]
 mod testing;

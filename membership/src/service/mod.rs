@@ -39,6 +39,7 @@ use crate::{
         gossip::{Event, Gossip, Transmit},
         judge::{Judge, Judgement},
         own::{Identity, Own},
+        sights::{Node, Sources, roster},
         store::{Dropped, Key, RecordStore},
         view::{Inputs, ViewBuilder},
         watch::{Nudge, Watch},
@@ -48,7 +49,6 @@ use crate::{
     poker::Poker,
     probes::Probe,
     reports::Reports,
-    sights::{Node, Sources, roster},
 };
 
 /// Resolution of all time-outs.

@@ -10,23 +10,27 @@ use selvedge_fabric::{
     record::{Body, MAX_OBSERVATIONS, Observation, Seen, Topic},
 };
 
-use crate::core::{
+use super::{
     detector::{Detector, Swim},
     judge::{Hosted, Sight, Sights},
     store::{Key, RecordStore},
     watch::Watch,
 };
 
-/// An admitted node as the service needs it.
+/// An admitted node as far as membership needs it.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
-    pub(crate) name: NodeName,
-    pub(crate) cloud: Name,
-    pub(crate) role: Role,
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it is.
+    pub cloud: Name,
+    /// What it does.
+    pub role: Role,
 }
 
 /// The admitted nodes by id.
-pub(crate) fn roster(policy: &PolicyState) -> BTreeMap<NodeId, Node> {
+#[must_use]
+pub fn roster(policy: &PolicyState) -> BTreeMap<NodeId, Node> {
     let in_service = policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked);
     in_service
         .map(|(name, a)| {
@@ -37,20 +41,27 @@ pub(crate) fn roster(policy: &PolicyState) -> BTreeMap<NodeId, Node> {
 }
 
 /// Where the evidence comes from.
-pub(crate) struct Sources<'a> {
-    pub(crate) me: NodeId,
-    pub(crate) roster: &'a BTreeMap<NodeId, Node>,
-    pub(crate) store: &'a RecordStore,
-    pub(crate) watch: &'a Watch,
-    pub(crate) detector: Option<&'a Detector>,
+pub struct Sources<'a> {
+    /// This node.
+    pub me: NodeId,
+    /// The admitted nodes.
+    pub roster: &'a BTreeMap<NodeId, Node>,
+    /// What all say.
+    pub store: &'a RecordStore,
+    /// What this node sees.
+    pub watch: &'a Watch,
+    /// What SWIM says; none on a workload node.
+    pub detector: Option<&'a Detector>,
     /// Workload nodes for which this node vouches.
-    pub(crate) vouched: &'a BTreeSet<NodeId>,
-    pub(crate) now_ms: u64,
+    pub vouched: &'a BTreeSet<NodeId>,
+    /// The monotonic time.
+    pub now_ms: u64,
 }
 
 impl Sources<'_> {
     /// Everything on which the verdicts depend.
-    pub(crate) fn sights(&self, my_cloud: Name) -> Sights {
+    #[must_use]
+    pub fn sights(&self, my_cloud: Name) -> Sights {
         let swim: BTreeMap<NodeId, Swim> =
             self.detector.map(|detector| detector.states().collect()).unwrap_or_default();
         let mut sights =
@@ -102,7 +113,8 @@ impl Sources<'_> {
     }
 
     /// What this node testifies: its own eyes on processors, then for whom it vouches.
-    pub(crate) fn testimony(&self) -> Vec<Observation> {
+    #[must_use]
+    pub fn testimony(&self) -> Vec<Observation> {
         let of =
             |node: NodeId, seen: Seen| Observation { node, incarnation: self.store.incarnation(node), seen };
         let seen = |&id: &NodeId| Some(of(id, self.watch.seen(id, self.now_ms)?));
