@@ -182,7 +182,8 @@ impl Membership {
     }
 
     /// Says something about this node. Of each topic only the newest counts; a burst of changes becomes
-    /// one record. Observations and links are membership's own and are ignored here.
+    /// one record. Observations are membership's own and are ignored here. Links that are announced replace
+    /// those that membership makes of its connections: who probes them knows better which ones live.
     pub fn announce(&self, body: Body) {
         self.shared.inbox().said.insert(body.topic(), body);
         self.shared.wake.notify_one();

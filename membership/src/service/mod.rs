@@ -106,6 +106,8 @@ pub(crate) struct Service {
     rtt_us: BTreeMap<NodeId, u32>,
     /// Until when this node vouches for whom.
     vouched: BTreeMap<NodeId, u64>,
+    /// Whether somebody who probes the links themselves tells them: then connections are not told as links.
+    links_are_told: bool,
     /// The newest start of each other node that was heard of.
     starts: BTreeMap<NodeId, u64>,
     /// Whether one of them is so new that it has not heard this node's testimony.
@@ -147,6 +149,7 @@ impl Service {
             seeds: BTreeMap::new(),
             rtt_us: BTreeMap::new(),
             vouched: BTreeMap::new(),
+            links_are_told: false,
             starts: BTreeMap::new(),
             unheard: false,
             unwritten: Batch::new(),
@@ -245,8 +248,12 @@ impl Service {
         let Inbox { said, vouched, seeds, leave } = std::mem::take(&mut *self.parts.shared.inbox());
         for body in said.into_values() {
             match body {
-                // These are made here, from what this node really saw and measured.
-                Body::Observations(_) | Body::Links(_) => {}
+                // Made here, from what this node really saw.
+                Body::Observations(_) => {}
+                Body::Links(_) => {
+                    self.links_are_told = true;
+                    self.gossip.own().say(body, false);
+                }
                 body => self.gossip.own().say(body, false),
             }
         }
@@ -392,13 +399,15 @@ impl Service {
                 self.rtt_us.insert(*id, u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             }
         }
-        if now.mono_ms >= self.done.links_ms + self.parts.options.timers.links_ms {
+        if !self.links_are_told && now.mono_ms >= self.done.links_ms + self.parts.options.timers.links_ms {
             self.done.links_ms = now.mono_ms;
             let link = |(&peer, &rtt_us)| {
                 let loss_permille = self.watch.loss_permille(peer);
                 LinkFact { peer, rtt_us, loss_permille }
             };
-            let links = self.rtt_us.iter().map(link).take(MAX_LINKS).collect();
+            // The distance of a peer stays known when its connection ends; a link it is no more.
+            let connected = self.rtt_us.iter().filter(|(id, _)| connected.contains_key(*id));
+            let links = connected.map(link).take(MAX_LINKS).collect();
             self.gossip.own().say(Body::Links(links), false);
         }
     }

@@ -5,8 +5,9 @@ use std::{net::UdpSocket, sync::Arc, time::Duration};
 use selvedge_fabric::{
     command::{AdmissionState, Role},
     event::Severity,
+    key::Signer,
     policy::PolicyState,
-    record::Body,
+    record::{Body, LinkFact},
     view::Liveness,
 };
 use selvedge_transport::testing::TestCa;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::{
-    fabric::{admission, endpoint, name, node_name, policy},
+    fabric::{admission, endpoint, key, name, node_name, policy},
     instance::{Instance, until},
 };
 
@@ -53,6 +54,18 @@ impl Cluster {
             node.kill().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_that_are_announced_replace_those_that_membership_makes() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    let peer = key(1).public_key().node_id();
+    let links = |loss_permille| vec![LinkFact { peer, rtt_us: 4_200, loss_permille }];
+    for told in [links(7), Vec::new(), links(9)] {
+        cluster.nodes[0].membership.announce(Body::Links(told.clone()));
+        until("the links are known at the other end", || cluster.nodes[1].sees(0).links == told).await;
+    }
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
