@@ -24,6 +24,7 @@ mod judge;
 mod link;
 mod neighbours;
 mod packet;
+mod peek;
 mod reason;
 mod route;
 mod router;
@@ -38,6 +39,7 @@ mod wire;
 #[cfg(target_os = "linux")]
 pub use crate::device::{Device, DeviceOptions};
 pub use crate::{
+    peek::{Peeked, peek},
     reason::{Counters, Refusal},
     router::{
         Difference, LinkState, LinkStatus, Output, QUALITY_INTERVAL_US, RouteStatus, Router, Settings,
