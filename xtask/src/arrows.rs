@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 /// Each crate of the workspace, and the crates of the workspace that it may depend on.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("selvedge-abi", &[]),
     ("selvedge-programs", &["selvedge-abi"]),
     ("selvedge-fabric", &["selvedge-abi"]),
@@ -42,7 +42,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("selvedge-lab", &[]),
     ("selvedge", &["selvedge-node", "selvedge-fabric", "selvedge-lab"]),
     (
-        // The simulator drives the cores; the lab drives binaries, which are no dependencies.
+        // The lab drives binaries, which are no dependencies.
         "selvedge-chaos-tests",
         &[
             "selvedge-fabric",
@@ -53,6 +53,18 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "selvedge-dns",
             "selvedge-dataplane",
             "selvedge-lab",
+        ],
+    ),
+    (
+        // The simulation joins the deterministic cores as the daemon does.
+        "selvedge-sim",
+        &[
+            "selvedge-fabric",
+            "selvedge-consensus",
+            "selvedge-membership",
+            "selvedge-overlay",
+            "selvedge-dns",
+            "selvedge-dataplane",
         ],
     ),
     (FUZZ, &[]),

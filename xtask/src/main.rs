@@ -6,6 +6,7 @@
 mod arrows;
 mod checks;
 mod ebpf;
+mod soak;
 mod tidy;
 
 use std::{path::Path, process::ExitCode};
@@ -22,6 +23,12 @@ Commands:
   test     verify, then every test of the workspace
   arrows   only the dependency arrows between the crates
   tidy     only the sizes of files and functions, and a few habits
+  soak sim [--seeds N] [--jobs N] [--nodes N]
+               the simulation: 10,000 seeds unless told; goes on where it was broken off
+  soak mutants [--seeds N]
+               each planted bug must be seen within 1,000 seeds
+  soak kill9|cloud-loss ...
+               drills on real processes; --help tells their options
   ebpf build   builds the eBPF programs anew, into the committed object
   ebpf check   builds them elsewhere and compares: is the object what its sources say?
 
@@ -52,6 +59,7 @@ fn run() -> Result<()> {
         Some("test") => checks::verify(root).and_then(|()| checks::test(root)),
         Some("arrows") => arrows::check(root),
         Some("tidy") => tidy::check(root),
+        Some("soak") => soak::run(root, std::env::args().skip(2)),
         Some("ebpf") => match std::env::args().nth(2).as_deref() {
             Some("build") => ebpf::build(root),
             Some("check") => ebpf::check(root),
