@@ -29,6 +29,7 @@ use crate::{
     reach,
     tls::{self, LocalIdentity, SERVER_NAME},
     transport::Shared,
+    unreachable::Ear,
 };
 
 /// Why one address led nowhere.
@@ -58,16 +59,18 @@ pub(crate) fn server_config(identity: &Arc<LocalIdentity>) -> Result<ServerConfi
     Ok(server)
 }
 
-/// Binds the socket and serves on it.
+/// Binds the socket and serves on it. Also returns what hears which peers are gone.
 pub(crate) fn bind_endpoint(
     listen: SocketAddr,
     server: ServerConfig,
     key: &PrivateKeyDer<'_>,
-) -> Result<Endpoint, TransportError> {
+) -> Result<(Endpoint, Ear), TransportError> {
     let bind_error = |source| TransportError::Bind { address: listen, source };
     let socket = UdpSocket::bind(listen).map_err(bind_error)?;
     widen(&socket);
-    Endpoint::new(restart_safe_config(key), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind_error)
+    let ear = Ear::of(&socket).map_err(bind_error)?;
+    let endpoint = Endpoint::new(restart_safe_config(key), Some(server), socket, Arc::new(TokioRuntime));
+    Ok((endpoint.map_err(bind_error)?, ear))
 }
 
 /// Asks for buffers that hold what comes while the process is not running. Less is slower, not wrong.
@@ -178,7 +181,7 @@ async fn dial_address(
     let connecting = connecting.map_err(|error| failed(false, error.to_string()))?;
     let finished = tokio::select! {
         finished = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting) => finished,
-        () = reach::until_port_closed(address) => return Err(failed(false, "nobody listens there".to_owned())),
+        () = reach::until_port_closed(address, &shared.unreachable) => return Err(failed(false, "nobody listens there".to_owned())),
     };
     let connection = match finished {
         Ok(Ok(connection)) => connection,

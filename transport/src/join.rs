@@ -22,6 +22,7 @@ use crate::{
     link::CloseCode,
     reach,
     tls::{SERVER_NAME, join_config},
+    unreachable::Unreachable,
 };
 
 /// How long the seed is given to take note of the end.
@@ -67,9 +68,10 @@ async fn connect(endpoint: &Endpoint, seed: SocketAddr, ca_pin: &Hash) -> Result
     config.transport_config(transport_config(&Load::default()));
     let connecting =
         endpoint.connect_with(config, seed, SERVER_NAME).map_err(|e| connect_error(e.to_string()))?;
+    let unheard = Unreachable::default();
     let finished = tokio::select! {
         finished = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting) => finished,
-        () = reach::until_port_closed(seed) => return Err(connect_error("nobody listens there".to_owned())),
+        () = reach::until_port_closed(seed, &unheard) => return Err(connect_error("nobody listens there".to_owned())),
     };
     let connection = finished
         .map_err(|_| connect_error(format!("no handshake within {HANDSHAKE_TIMEOUT:?}")))?

@@ -46,6 +46,7 @@ mod serve;
 pub mod testing;
 mod tls;
 mod transport;
+mod unreachable;
 mod verify;
 
 use std::net::SocketAddr;

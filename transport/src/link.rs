@@ -1,7 +1,11 @@
 //! One live connection to an admitted peer, and the words with which connections end.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    net::SocketAddr,
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -63,8 +67,17 @@ pub(crate) struct Link {
     pub(crate) generation: u64,
     /// Held by the one request that probes a silent peer for all of them.
     pub(crate) probing: Mutex<()>,
+    refused: std::sync::Mutex<Refused>,
     born: Instant,
     used_after_ms: AtomicU64,
+}
+
+/// What the peer's host says of a link on which nothing comes any more.
+#[derive(Debug, Default)]
+struct Refused {
+    /// Datagrams that had come by then.
+    received: u64,
+    times: u64,
 }
 
 impl Link {
@@ -76,8 +89,8 @@ impl Link {
         generation: u64,
     ) -> Self {
         let born = Instant::now();
-        let (probing, used_after_ms) = (Mutex::new(()), AtomicU64::new(0));
-        Self { connection, peer, alpn, dialled, generation, probing, born, used_after_ms }
+        let (probing, refused, used_after_ms) = (Mutex::new(()), Default::default(), AtomicU64::new(0));
+        Self { connection, peer, alpn, dialled, generation, probing, refused, born, used_after_ms }
     }
 
     /// Notes that the connection carries something now.
@@ -88,6 +101,36 @@ impl Link {
     /// Milliseconds since it carried something.
     pub(crate) fn unused_ms(&self) -> u64 {
         self.age_ms().saturating_sub(self.used_after_ms.load(Ordering::Relaxed))
+    }
+
+    /// The address of the peer, IPv4 as such.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        let address = self.connection.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    /// Datagrams that came so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// The peer's host says that nobody listens there any more.
+    pub(crate) fn note_refused(&self) {
+        let (received, mut refused) = (self.received(), self.refused());
+        if refused.received != received {
+            *refused = Refused { received, times: 0 };
+        }
+        refused.times += 1;
+    }
+
+    /// How often it said so since anything came.
+    pub(crate) fn refusals(&self) -> u64 {
+        let (received, refused) = (self.received(), self.refused());
+        if refused.received == received { refused.times } else { 0 }
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_alive(&self) -> bool {

@@ -4,7 +4,10 @@
 //! dead process's machine does say something, ICMP "port unreachable", but only a *connected* UDP
 //! socket is told. So a peer that keeps silent while a request waits is sent one byte from such a
 //! socket. Two refusals in a row count; a machine that is off or a firewall that swallows ICMP gives
-//! none, and then the idle timeout decides. A forged ICMP message costs us one redial.
+//! none, and then the idle timeout decides. Forged ICMP messages cost us one redial.
+//!
+//! What is said to QUIC's own packets counts as well, and is often all that there is to hear: see
+//! [`crate::unreachable`].
 
 use std::{
     io::ErrorKind,
@@ -17,12 +20,13 @@ use tokio::{net::UdpSocket, time};
 use crate::{
     limits::{PROBE_AFTER, PROBE_INTERVAL},
     link::Link,
+    unreachable::Unreachable,
 };
 
 /// How long a refusal may take. Longer round trips are left to the idle timeout.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(150);
-/// Refusals in a row that count as evidence.
-const REFUSALS_NEEDED: u32 = 2;
+/// Refusals without a sign of life between them that count as evidence.
+const REFUSALS_NEEDED: u64 = 2;
 /// Shorter than any QUIC packet, so a living peer drops it unread.
 const PROBE: [u8; 1] = [0];
 
@@ -41,13 +45,13 @@ pub async fn is_port_closed(address: SocketAddr) -> bool {
     }
 }
 
-/// Returns when the port was found closed twice in a row; for use while a handshake is under way.
-pub(crate) async fn until_port_closed(address: SocketAddr) {
-    let mut refusals = 0;
+/// Returns when the port was found closed twice; for use while a handshake is under way.
+pub(crate) async fn until_port_closed(address: SocketAddr, unreachable: &Unreachable) {
+    let (before, mut refusals) = (unreachable.count(address), 0);
     time::sleep(PROBE_AFTER).await;
     loop {
-        refusals = if is_port_closed(address).await { refusals + 1 } else { 0 };
-        if refusals >= REFUSALS_NEEDED {
+        refusals += u64::from(is_port_closed(address).await);
+        if refusals + unreachable.count(address).saturating_sub(before) >= REFUSALS_NEEDED {
             return;
         }
         time::sleep(PROBE_INTERVAL).await;
@@ -57,18 +61,15 @@ pub(crate) async fn until_port_closed(address: SocketAddr) {
 /// Returns when the peer of a link is silent and its port was found closed; for use while a request
 /// waits. Of several requests on a link one probes; the end of the connection tells the others.
 pub(crate) async fn until_gone(link: &Link) {
-    let received = || link.connection.stats().udp_rx.datagrams;
-    let (mut heard, mut refusals) = (received(), 0);
-    loop {
+    let (mut heard, mut refusals) = (link.received(), 0);
+    // What was said before the request came counts too, so that one on a dead link fails at once.
+    while refusals + link.refusals() < REFUSALS_NEEDED {
         time::sleep(PROBE_INTERVAL).await;
-        if received() != heard {
-            (heard, refusals) = (received(), 0);
+        if link.received() != heard {
+            (heard, refusals) = (link.received(), 0);
             continue;
         }
         let Ok(_only_one) = link.probing.try_lock() else { continue };
-        refusals = if is_port_closed(link.connection.remote_address()).await { refusals + 1 } else { 0 };
-        if refusals >= REFUSALS_NEEDED {
-            return;
-        }
+        refusals += u64::from(is_port_closed(link.remote()).await);
     }
 }

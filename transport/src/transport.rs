@@ -35,6 +35,7 @@ use crate::{
     refusals::Refusals,
     serve,
     tls::LocalIdentity,
+    unreachable::Unreachable,
 };
 
 /// How long [`Transport::close`] waits for peers to be told and tasks to end.
@@ -107,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) server_config: quinn::ServerConfig,
     pub(crate) book: AddressBook,
     pub(crate) refusals: Refusals,
+    pub(crate) unreachable: Unreachable,
     pub(crate) tally: Tally,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) joins: Arc<Semaphore>,
@@ -131,7 +133,7 @@ impl Transport {
             return Err(CredentialsError::Node { expected, found }.into());
         }
         let server_config = dial::server_config(&identity)?;
-        let endpoint = dial::bind_endpoint(listen, server_config.clone(), &key)?;
+        let (endpoint, ear) = dial::bind_endpoint(listen, server_config.clone(), &key)?;
         let local =
             endpoint.local_addr().map_err(|source| TransportError::Bind { address: listen, source })?;
         let client_configs =
@@ -146,6 +148,7 @@ impl Transport {
             server_config,
             book: AddressBook::default(),
             refusals: Refusals::new(events),
+            unreachable: Unreachable::default(),
             tally: Tally::default(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             joins: Arc::new(Semaphore::new(MAX_JOIN_CONNECTIONS)),
@@ -157,7 +160,17 @@ impl Transport {
         });
         shared.tasks.spawn(accept::run(Arc::clone(&shared)));
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
+        let told = Arc::clone(&shared);
+        let listening = ear.listen(move |address| told.handle_unreachable(address));
+        shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(listening));
         Ok(Self(shared))
+    }
+
+    /// The UDP addresses of which other hosts said that nobody listens there any more (ICMP port
+    /// unreachable), with how often since the start. Such a message can be forged.
+    #[must_use]
+    pub fn unreachable(&self) -> Vec<(SocketAddr, u64)> {
+        self.0.unreachable.all()
     }
 
     /// The address that is listened on, with the port that was taken.
@@ -349,6 +362,17 @@ impl Shared {
         }
         let link = self.connection(node, alpn).await?;
         self.request_on(&link, body).await
+    }
+
+    /// A host says that nobody listens at an address.
+    fn handle_unreachable(&self, address: SocketAddr) {
+        tracing::debug!(%address, "nobody listens there any more, says its host");
+        self.unreachable.note(address);
+        for link in self.pool().links() {
+            if link.remote() == address {
+                link.note_refused();
+            }
+        }
     }
 
     async fn request_on(&self, link: &Arc<Link>, body: &Bytes) -> Result<Bytes, RequestError> {

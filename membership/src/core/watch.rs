@@ -2,8 +2,9 @@
 //!
 //! Everything authentic that comes from a peer is a sign of life. A peer that is quiet is pinged; one that
 //! stays quiet is *poked*: a byte on a connected UDP socket, which tells at once when nothing listens there
-//! any more (ECONNREFUSED). Repeated refusals with no sign of life between them are positive evidence, and
-//! so count long before silence does: silence alone may be a pause of the other side.
+//! any more (ECONNREFUSED); what is said to other packets for it counts the same. Repeated refusals with no
+//! sign of life after the first of them are positive evidence, and so count long before silence does:
+//! silence alone may be a pause of the other side.
 //!
 //! In a small fabric everybody watches everybody. In a large one each node watches its successors on the
 //! ring of node ids, so that everybody is watched by as many, and whoever is accused by another.
@@ -20,7 +21,8 @@ pub const WATCHED: usize = 16;
 pub const MAX_WATCHED: usize = 64;
 /// Refusals that are evidence.
 pub const REFUSALS: u32 = 3;
-/// Time over which they are spread at least: longer than a restart takes to bind its port again.
+/// How long the first of them must be past: longer than a restart takes to bind its port again. They need
+/// not be spread over it, because a host says so a few times at once and then only once a second.
 pub const REFUSED_FOR_MS: u64 = 300;
 /// A peer that is accused by others or by SWIM is watched for so long after the last accusation.
 const ACCUSED_FOR_MS: u64 = 10_000;
@@ -47,7 +49,6 @@ struct Peer {
     poked_ms: Option<u64>,
     refusals: u32,
     first_refusal_ms: u64,
-    last_refusal_ms: u64,
 }
 
 impl Peer {
@@ -62,8 +63,8 @@ impl Peer {
         self.loss_permille = u16::try_from(sum / 16).unwrap_or(1_000);
     }
 
-    const fn refused(&self) -> bool {
-        self.refusals >= REFUSALS && self.last_refusal_ms - self.first_refusal_ms >= REFUSED_FOR_MS
+    const fn refused(&self, now_ms: u64) -> bool {
+        self.refusals >= REFUSALS && now_ms.saturating_sub(self.first_refusal_ms) >= REFUSED_FOR_MS
     }
 }
 
@@ -113,14 +114,13 @@ impl Watch {
         self.peers.get(&peer).map_or(0, |peer| peer.loss_permille)
     }
 
-    /// Its host answered a poke with "nothing listens here".
+    /// Its host said "nothing listens here".
     pub fn handle_refused(&mut self, peer: NodeId, now_ms: u64) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             if peer.refusals == 0 {
                 peer.first_refusal_ms = now_ms;
             }
             peer.refusals = peer.refusals.saturating_add(1);
-            peer.last_refusal_ms = now_ms;
         }
     }
 
@@ -155,7 +155,7 @@ impl Watch {
                 nudges.push(Nudge::Ping(id));
             }
             // Once it is established that nothing listens, now and then is enough.
-            let every_ms = if peer.refused() { poke_ms * 8 } else { poke_ms };
+            let every_ms = if peer.refused(now_ms) { poke_ms * 8 } else { poke_ms };
             if quiet >= quiet_ms && due(peer.poked_ms, every_ms) {
                 peer.poked_ms = Some(now_ms);
                 nudges.push(Nudge::Poke(id));
@@ -168,7 +168,7 @@ impl Watch {
     #[must_use]
     pub fn seen(&self, peer: NodeId, now_ms: u64) -> Option<Seen> {
         let peer = self.peers.get(&peer)?;
-        if peer.refused() {
+        if peer.refused(now_ms) {
             return Some(Seen::Refused);
         }
         // Of a peer that was never heard this node does not know that it ever lived.
@@ -229,7 +229,6 @@ mod tests {
         let mut watch = watch([7].into_iter());
         refuse(&mut watch, &[1_000, 1_100, 1_200]);
         assert_eq!(watch.seen(PEER, 1_200), None, "not over long enough a time");
-        refuse(&mut watch, &[1_300]);
         assert_eq!(watch.seen(PEER, 1_300), Some(Seen::Refused));
         watch.handle_heard(PEER, 1_400);
         assert_eq!(watch.seen(PEER, 1_400), None, "a sign of life outweighs them");

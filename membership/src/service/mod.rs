@@ -42,7 +42,7 @@ use crate::{
         sights::{Node, Sources, roster},
         store::{Dropped, Key, RecordStore},
         view::{Inputs, ViewBuilder},
-        watch::{Nudge, Watch},
+        watch::{Nudge, REFUSALS, Watch},
     },
     disk::{Batch, Disk, DiskError, Loaded},
     membership::{Inbox, Options, Shared},
@@ -98,6 +98,8 @@ pub(crate) struct Service {
     detector: Option<Detector>,
     watch: Watch,
     poker: Poker,
+    /// How often hosts said of an address that nobody listens there, as of the last look.
+    unreachable: BTreeMap<SocketAddr, u64>,
     judge: Judge,
     judgement: Judgement,
     views: ViewBuilder,
@@ -142,6 +144,7 @@ impl Service {
             detector: None,
             watch: Watch::new(key.node_id(), timers),
             poker: Poker::default(),
+            unreachable: BTreeMap::new(),
             judge: Judge::new(timers, now.mono_ms),
             judgement: Judgement::default(),
             views: ViewBuilder::new(parts.options.me.clone()),
@@ -371,6 +374,7 @@ impl Service {
         for peer in self.poker.poll_refused(now.mono_ms) {
             self.watch.handle_refused(peer, now.mono_ms);
         }
+        self.hear_unreachable(now.mono_ms);
         for nudge in self.watch.poll_nudges(now.mono_ms) {
             match nudge {
                 Nudge::Ping(peer) => self.send_probe(peer, &Probe::Ping),
@@ -383,6 +387,24 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Hears what hosts said to packets of links.
+    fn hear_unreachable(&mut self, now_ms: u64) {
+        let transport = &self.parts.options.transport;
+        let said: BTreeMap<_, _> = transport.unreachable().into_iter().collect();
+        if said == self.unreachable {
+            return;
+        }
+        for (&peer, node) in &self.roster {
+            // The one that is poked too; another may never have worked from here.
+            if let Some(address) = transport.book().get(&node.name).first() {
+                let before = self.unreachable.get(address).copied().unwrap_or(0);
+                let more = said.get(address).copied().unwrap_or(0).saturating_sub(before);
+                (0..more.min(REFUSALS.into())).for_each(|_| self.watch.handle_refused(peer, now_ms));
+            }
+        }
+        self.unreachable = said;
     }
 
     /// Reads round trips, and tells them when it is time.
