@@ -31,12 +31,25 @@ fn drill_limit_s() -> String {
     limit(Duration::from_secs(5)).as_secs().to_string()
 }
 
+/// Real packets as root.
 #[test]
 fn check_proves_it_and_leaves_no_process_and_no_file() {
+    prove_and_leave_nothing(&[]);
+}
+
+#[test]
+fn without_real_packets_it_works_and_says_what_it_leaves_out() {
+    let told = prove_and_leave_nothing(&["--rootless"]);
+    assert!(told.contains("no real packets"), "{told}");
+}
+
+/// Returns what it said.
+fn prove_and_leave_nothing(more: &[&str]) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let output = Command::new(binary::selvedge().expect("a binary"))
         .args(["playground", "--check", "-o", "json", "--dir"])
         .arg(dir.path())
+        .args(more)
         .env("SELVEDGE_DRILL_LIMIT_S", drill_limit_s())
         .env("XDG_RUNTIME_DIR", dir.path())
         .stdin(Stdio::null())
@@ -52,6 +65,7 @@ fn check_proves_it_and_leaves_no_process_and_no_file() {
     }
     assert_eq!(processes_of(dir.path()), Vec::<String>::new());
     assert_eq!(entries(dir.path()), Vec::<OsString>::new());
+    err.into_owned()
 }
 
 #[test]
@@ -59,7 +73,7 @@ fn two_run_side_by_side() {
     let lab = Lab::start(&Options::default()).expect("the first");
     let dir = tempfile::tempdir().expect("a directory");
     let output = Command::new(binary::selvedge().expect("a binary"))
-        .args(["playground", "--check", "--processors", "1", "--dir"])
+        .args(["playground", "--check", "--rootless", "--processors", "1", "--dir"])
         .arg(dir.path())
         .env("SELVEDGE_DRILL_LIMIT_S", drill_limit_s())
         .stdin(Stdio::null())

@@ -23,6 +23,15 @@ pub(super) fn version() -> Check {
     Check::new("kernel", version.is_some_and(|v| v >= OLDEST), detail, "run Linux 6.6 or newer").required()
 }
 
+/// What real packets lack here, if anything.
+pub(crate) fn lacks_for_packets() -> Option<String> {
+    let release = read("/proc/sys/kernel/osrelease");
+    if parse_version(&release).is_none_or(|version| version < TCX_SINCE) {
+        return Some(format!("packet enforcement takes Linux 6.6, this is {release}"));
+    }
+    (!bpf().ok).then(|| "this user may not load eBPF programs, although root".to_owned())
+}
+
 fn parse_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -13,6 +13,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub(crate) use kernel::lacks_for_packets;
+
 /// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {

@@ -24,6 +24,7 @@ use super::{
     placement::Placed,
     ports::PortBlock,
     progress::Progress,
+    serving::Served,
     state::NodeInfo,
 };
 use crate::probe::dns::{self, Wire};
@@ -62,21 +63,23 @@ pub(crate) async fn bring_up(
 ) -> anyhow::Result<Up> {
     let suffix = start_nodes(blueprint, fabric, selvedge, home, progress).await?;
     let nodes = fabric.infos();
-    let rest = async {
+    let served = async {
         all_alive(selvedge, &nodes, progress).await?;
         apply_graphs(&blueprint.graphs, selvedge, &nodes, home).await?;
         progress.done(&format!("{} contracts applied", blueprint.catalog.contracts.len()));
         progress.doing("registering endpoints");
         let tokens = service_tokens(&blueprint.catalog, selvedge, &nodes, home).await?;
-        register(&blueprint.placed, &tokens, fabric, ports).await?;
+        let served = register(&blueprint.placed, &tokens, fabric, ports, home).await?;
         progress.done(&format!("{} endpoints registered", blueprint.placed.len()));
         progress.doing("waiting until every node names every endpoint");
-        all_named(blueprint, &nodes, &suffix).await
+        all_named(blueprint, &nodes, &suffix).await?;
+        anyhow::Ok(served)
     };
-    tokio::select! {
-        done = rest => done?,
+    let served = tokio::select! {
+        served = served => served?,
         died = first_to_end(fabric.watches()) => return Err(died),
-    }
+    };
+    fabric.keep(served);
     progress.done("every name answers on every node");
     Ok(Up { suffix, nodes })
 }
@@ -192,13 +195,14 @@ async fn register(
     tokens: &BTreeMap<ServiceRef, String>,
     fabric: &Fabric,
     ports: &PortBlock,
-) -> anyhow::Result<()> {
+    home: &Home,
+) -> anyhow::Result<Vec<Served>> {
     let mut free = (0..).map(|index| ports.endpoint_port(index));
     let register = placed.iter().map(|endpoint| {
         let local: Vec<_> = free.by_ref().take(endpoint.ports.len()).collect();
         async move {
             let token = tokens.get(&endpoint.service).context("a service without a token")?;
-            fabric.add_endpoint(endpoint, &local, token).await
+            fabric.serve(endpoint, &local, token, home).await
         }
     });
     stream::iter(register).buffered(AT_ONCE).try_collect().await

@@ -41,6 +41,16 @@ pub(crate) struct ContractNeed {
     pub(crate) contract: ContractRef,
     /// Who serves it.
     pub(crate) servers: BTreeSet<ServiceRef>,
+    /// At which TCP ports.
+    pub(crate) ports: BTreeSet<u16>,
+    /// Who plays another of its roles.
+    pub(crate) clients: BTreeSet<ServiceRef>,
+}
+
+impl ContractNeed {
+    fn of(contract: ContractRef) -> Self {
+        Self { contract, servers: BTreeSet::new(), ports: BTreeSet::new(), clients: BTreeSet::new() }
+    }
 }
 
 /// Everything the graphs ask for, in the order of names.
@@ -82,10 +92,11 @@ impl Catalog {
     }
 
     fn of_objects(objects: &[Object]) -> anyhow::Result<Self> {
-        let mut contracts: BTreeMap<ContractRef, (&ContractSpec, BTreeSet<ServiceRef>)> = BTreeMap::new();
+        let mut contracts: BTreeMap<ContractRef, (&ContractSpec, ContractNeed)> = BTreeMap::new();
         for object in objects {
             if let Spec::Contract(spec) = &object.spec {
-                contracts.insert(reference(object)?, (spec, BTreeSet::new()));
+                let contract = reference(object)?;
+                contracts.insert(contract.clone(), (spec, ContractNeed::of(contract)));
             }
         }
         let mut services = BTreeMap::new();
@@ -95,20 +106,19 @@ impl Catalog {
             let mut ports = BTreeSet::new();
             for binding in &spec.roles {
                 // A contract that is not in these graphs is for the apply to judge.
-                let Some((contract, servers)) = contracts.get_mut(&binding.contract) else { continue };
+                let Some((contract, need)) = contracts.get_mut(&binding.contract) else { continue };
                 let served = tcp_ports(contract, &binding.role);
-                if !served.is_empty() {
-                    servers.insert(service.clone());
-                }
+                let players = if served.is_empty() { &mut need.clients } else { &mut need.servers };
+                players.insert(service.clone());
+                need.ports.extend(&served);
                 ports.extend(served);
             }
             services.insert(service.clone(), ServiceNeed { service, ports });
         }
-        let contracts =
-            contracts.into_iter().map(|(contract, (_, servers))| ContractNeed { contract, servers });
+        let contracts = contracts.into_values().map(|(_, need)| need);
         Ok(Self {
             services: services.into_values().collect(),
-            contracts: contracts.filter(|c| !c.servers.is_empty()).collect(),
+            contracts: contracts.filter(|need| !need.servers.is_empty()).collect(),
         })
     }
 
@@ -155,9 +165,11 @@ mod tests {
         let database = catalog.services.iter().find(|s| s.service.to_string() == "voting-db@voting-app");
         assert_eq!(database.expect("voting-db").ports, BTreeSet::from([5432, 6379]));
         let worker = catalog.contracts.iter().find(|c| c.contract.to_string() == "voting-worker@voting-app");
-        let servers: Vec<_> =
-            worker.expect("voting-worker").servers.iter().map(ToString::to_string).collect();
+        let worker = worker.expect("voting-worker");
+        let servers: Vec<_> = worker.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["voting-db@voting-app"]);
+        let clients: Vec<_> = worker.clients.iter().map(ToString::to_string).collect();
+        assert_eq!((clients, &worker.ports), (vec!["worker@voting-app".to_owned()], &[6379].into()));
     }
 
     #[test]

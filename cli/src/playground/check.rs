@@ -17,6 +17,8 @@ use super::{
     driver::Selvedge,
     endpoint::Card,
     progress::Progress,
+    proof,
+    serving::Served,
     state::{NodeInfo, State},
 };
 use crate::{
@@ -49,9 +51,10 @@ pub(crate) async fn prove(
     selvedge: &Selvedge,
     state: &State,
     catalog: &Catalog,
+    served: &[Served],
     progress: &Progress,
 ) -> Report {
-    let prover = Prover { selvedge, state, catalog, progress };
+    let prover = Prover { selvedge, state, catalog, served, progress };
     let mut checks = Vec::new();
     let passed = prover.all(&mut checks).await.is_some();
     Report { passed, checks }
@@ -61,6 +64,7 @@ struct Prover<'a> {
     selvedge: &'a Selvedge,
     state: &'a State,
     catalog: &'a Catalog,
+    served: &'a [Served],
     progress: &'a Progress,
 }
 
@@ -88,7 +92,12 @@ impl Prover<'_> {
                 self.names(kind, wire).await,
             )?;
         }
-        note("what SRV names answers over HTTP", self.answers(&self.state.nodes).await)?;
+        if self.has_packets() {
+            note("what contracts allow passes, by name", self.allowed(self.served).await)?;
+            note("what no contract allows does not", proof::refused(self.catalog, self.served).await)?;
+        } else {
+            note("what SRV names answers over HTTP", self.answers(&self.state.nodes).await)?;
+        }
         let doomed = self.state.nodes.first()?.cloud().to_owned();
         let cloud = cloud_loss::Scene::of_state(self.selvedge, self.state);
         let loss = match cloud.lose(&doomed, self.progress).await {
@@ -98,7 +107,22 @@ impl Prover<'_> {
         note(&format!("{doomed} is killed: writes go on"), loss.writes_verdict())?;
         note(&format!("{doomed} is killed: no survivor names its endpoints"), loss.dns_verdict())?;
         let survivors: Vec<_> = self.state.nodes.iter().filter(|n| n.cloud() != doomed).cloned().collect();
-        note("what the survivors name answers over HTTP", self.answers(&survivors).await)
+        if !self.has_packets() {
+            return note("what the survivors name answers over HTTP", self.answers(&survivors).await);
+        }
+        let lives = |served: &&Served| survivors.iter().any(|node| node.name == served.info.node);
+        let living: Vec<_> = self.served.iter().filter(lives).cloned().collect();
+        note("survivors reach survivors, by name", self.allowed(&living).await)?;
+        note("and what no contract allows does not pass", proof::refused(self.catalog, &living).await)
+    }
+
+    /// Whether endpoints have networks of their own.
+    fn has_packets(&self) -> bool {
+        self.state.without.is_none()
+    }
+
+    async fn allowed(&self, served: &[Served]) -> anyhow::Result<String> {
+        proof::allowed(self.catalog, served, &self.state.suffix).await
     }
 
     async fn members(&self) -> anyhow::Result<String> {

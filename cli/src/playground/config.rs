@@ -32,12 +32,19 @@ pub(crate) fn node_toml(node: &NodePlan, entry: Entry, extra: &str) -> String {
     let mut line = |key: &str, value: String| {
         let _ = writeln!(text, "{key} = {value}");
     };
-    line("fabric", quoted(&node.fabric.to_string()));
-    line("gossip", quoted(&node.gossip.to_string()));
-    line("api", quoted(&node.api.to_string()));
-    line("dns", format!("[{}]", quoted(&node.dns.to_string())));
-    line("workload-api", quoted(&node.workload_api.to_string()));
+    let listen = node.listen;
+    line("fabric", quoted(&listen.fabric.to_string()));
+    line("gossip", quoted(&listen.gossip.to_string()));
+    line("api", quoted(&listen.api.to_string()));
+    line("dns", format!("[{}]", quoted(&listen.dns.to_string())));
+    line("workload-api", quoted(&listen.workload_api.to_string()));
     line("socket", path(&node.socket));
+    if node.public.is_some() {
+        text.push_str("\n[advertise]\n");
+        for (key, listening) in [("fabric", listen.fabric), ("gossip", listen.gossip)] {
+            let _ = writeln!(text, "{key} = [{}]", quoted(&node.advertised(listening).to_string()));
+        }
+    }
     text.push_str("\n[dns]\nhost-view = \"all\"\nupstreams = []\n\n[timers]\nprofile = \"local\"\n");
     if !extra.is_empty() {
         text.push('\n');
@@ -59,7 +66,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::playground::{
-        layout::{Shape, lay_out},
+        layout::{Network, Shape, lay_out},
         ports::PortBlock,
     };
 
@@ -68,7 +75,8 @@ mod tests {
         let shape = Shape { clouds: vec!["aws/us-1".parse().expect("a zone")], processors: 1, workloads: 0 };
         let ports = PortBlock::claim(1, 0).expect("a block");
         let root = Path::new("/tmp/a \"b\"");
-        let plan = lay_out(shape.slots().expect("slots"), root, None, &ports).remove(0);
+        let slot = shape.slots().expect("slots").remove(0);
+        let plan = lay_out(vec![(slot.clone(), Network::Host)], root, None, &ports).remove(0);
         let seed = SocketAddr::from(([127, 0, 0, 1], 7401));
         let text = node_toml(&plan, Entry::Joins(seed), "[certificates]\nlifetime = \"20s\"\n");
         assert!(text.contains("zone = \"aws/us-1\"\n"), "{text}");
@@ -77,5 +85,12 @@ mod tests {
         assert!(text.ends_with("[certificates]\nlifetime = \"20s\"\n"), "{text}");
         let founder = node_toml(&plan, Entry::Founder, "");
         assert!(!founder.contains("seeds") && !founder.contains("token"), "{founder}");
+        assert!(!founder.contains("advertise"), "{founder}");
+
+        let network = Network::Own(Some([198, 18, 0, 1].into()));
+        let plan = lay_out(vec![(slot, network)], root, None, &ports).remove(0);
+        let text = node_toml(&plan, Entry::Founder, "");
+        assert!(text.contains("[listen]\nfabric = \"0.0.0.0:7401\"\n"), "{text}");
+        assert!(text.contains("[advertise]\nfabric = [\"198.18.0.1:7401\"]\n"), "{text}");
     }
 }

@@ -33,16 +33,24 @@ pub(crate) struct Card {
     pub(crate) cloud: String,
 }
 
-/// Listens on `address` and answers every request with `card`, until `host` is cancelled.
-pub(crate) async fn serve(
-    address: SocketAddr,
+/// Listens on `address`, in the network of the calling thread.
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.with_context(|| format!("an endpoint cannot listen on {address}"))
+}
+
+/// Answers every request to `listener` with `card`, until `host` is cancelled.
+pub(crate) fn serve(
+    listener: std::net::TcpListener,
     card: &Card,
     host: CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("endpoint {} cannot listen on {address}", card.endpoint))?;
+    let listener = TcpListener::from_std(listener)
+        .with_context(|| format!("endpoint {} cannot serve", card.endpoint))?;
     let body = Bytes::from(serde_json::to_vec(card)?);
     tasks.spawn(accept(listener, body, host, tasks.clone()));
     Ok(())
@@ -111,7 +119,8 @@ mod tests {
             cloud: "aws".into(),
         };
         let address = free_address().await;
-        serve(address, &card, host.clone(), &tasks).await.expect("listening");
+        let listener = listen(address).expect("listening");
+        serve(listener, &card, host.clone(), &tasks).expect("serving");
         assert_eq!(http::get::<Card>(address, "/").await.expect("a card"), card);
         let health = http::get::<serde_json::Value>(address, "/healthz").await.expect("healthy");
         assert_eq!(health["ok"], true);
@@ -129,9 +138,7 @@ mod tests {
     async fn a_taken_address_is_an_error_that_names_it() {
         let holder = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = holder.local_addr().expect("an address");
-        let card = Card { service: "s@d".into(), endpoint: "e7".into(), node: "n".into(), cloud: "c".into() };
-        let error = serve(address, &card, CancellationToken::new(), &TaskTracker::new()).await;
-        let text = format!("{:#}", error.expect_err("taken"));
-        assert!(text.contains("e7") && text.contains(&address.to_string()), "{text}");
+        let text = format!("{:#}", listen(address).expect_err("taken"));
+        assert!(text.contains(&address.to_string()), "{text}");
     }
 }

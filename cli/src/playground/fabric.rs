@@ -1,30 +1,29 @@
 //! The running nodes and endpoints of a playground.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, bail};
-use selvedge_node::api::types::{Registered, TokenCreated};
+use anyhow::Context as _;
+use selvedge_node::api::types::TokenCreated;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     config::{Entry, node_toml},
+    doors::Doors,
     driver::Selvedge,
-    endpoint::{self, Card},
     home::{Home, write_private},
     layout::NodePlan,
+    networks::Networks,
     placement::Placed,
     process::{NodeProcess, ended, log_tail},
+    serving::{Served, Server},
     state::NodeInfo,
 };
 
 /// Name of a playground's fabric.
 pub(crate) const FABRIC: &str = "playground";
 /// Loopback addresses, of which anybody may bind any: endpoints need no root.
-const IPV4_POOL: &str = "127.64.0.0/10";
+const LOOPBACK_POOL: &str = "127.64.0.0/10";
 /// How long a join token is good for; every node joins within the first minute.
 const JOIN_TTL: &str = "1h";
 /// How long the tasks of endpoints may take to end once they are cancelled; they only have to be polled.
@@ -36,6 +35,8 @@ struct Running {
     process: NodeProcess,
     /// Cancelled when the process has ended: the host of its endpoints is dead.
     host: CancellationToken,
+    /// How its API and DNS are reached from the host, when it has a network of its own.
+    _doors: Option<Doors>,
 }
 
 /// Everything of a playground that runs.
@@ -44,12 +45,17 @@ pub(crate) struct Fabric {
     /// Appended to every node's configuration.
     extra_config: String,
     nodes: Vec<Running>,
+    endpoints: Vec<Served>,
     tasks: TaskTracker,
+    /// Real packets, when there are any. The last to go.
+    networks: Option<Networks>,
 }
 
 impl Fabric {
-    pub(crate) fn new(selvedge: Selvedge, extra_config: String) -> Self {
-        Self { selvedge, extra_config, nodes: Vec::new(), tasks: TaskTracker::new() }
+    /// A fabric without nodes, in networks of their own or all on this host.
+    pub(crate) fn new(selvedge: Selvedge, extra_config: String, networks: Option<Networks>) -> Self {
+        let (nodes, endpoints) = (Vec::new(), Vec::new());
+        Self { selvedge, extra_config, nodes, endpoints, tasks: TaskTracker::new(), networks }
     }
 
     /// Creates the fabric on its first node and starts that.
@@ -57,18 +63,19 @@ impl Fabric {
         home.make_dir(&plan.dir)?;
         let (zone, data) = (plan.slot.zone.to_string(), plan.data_dir());
         let data = data.to_string_lossy();
-        let args = ["fabric", "init", "--name", FABRIC, "--node", plan.name(), "--zone", &zone];
-        let _: serde_json::Value = self
-            .selvedge
-            .json(&[&args[..], &["--data-dir", &data, "--ipv4-pool", IPV4_POOL]].concat())
-            .await?;
+        let mut args = vec!["fabric", "init", "--name", FABRIC, "--node", plan.name(), "--zone", &zone];
+        args.extend(["--data-dir", &data]);
+        if self.networks.is_none() {
+            args.extend(["--ipv4-pool", LOOPBACK_POOL]);
+        }
+        let _: serde_json::Value = self.selvedge.json(&args).await?;
         self.start(plan, Entry::Founder).await
     }
 
     /// Gets a token for another node from the first one, and starts it.
     pub(crate) async fn join(&mut self, plan: &NodePlan, home: &Home) -> anyhow::Result<()> {
         let first = self.first()?;
-        let (seed, socket) = (first.plan.fabric, first.plan.socket.clone());
+        let (seed, socket) = (first.plan.seed(), first.plan.socket.clone());
         let (zone, role) = (plan.slot.zone.to_string(), plan.slot.role.as_str());
         let args = ["token", "join", "--role", role, "--zone", &zone, "--uses", "1", "--ttl", JOIN_TTL];
         let created: TokenCreated = self.selvedge.ask(&socket, &args).await?;
@@ -79,7 +86,12 @@ impl Fabric {
 
     async fn start(&mut self, plan: &NodePlan, entry: Entry) -> anyhow::Result<()> {
         write_private(&plan.config_file(), &node_toml(plan, entry, &self.extra_config))?;
-        let command = self.selvedge.node_run(&plan.config_file());
+        let mut command = self.selvedge.node_run(&plan.config_file());
+        let mut doors = None;
+        if let Some(networks) = &self.networks {
+            networks.of(plan)?.enter(&mut command);
+            doors = Some(networks.doors(plan).await?);
+        }
         let started = NodeProcess::spawn(command, &plan.log_file()).await;
         let process = started.with_context(|| format!("node {}", plan.name()))?;
         let host = CancellationToken::new();
@@ -88,7 +100,7 @@ impl Fabric {
             ended(exit).await;
             dead.cancel();
         });
-        self.nodes.push(Running { plan: plan.clone(), process, host });
+        self.nodes.push(Running { plan: plan.clone(), process, host, _doors: doors });
         Ok(())
     }
 
@@ -108,41 +120,31 @@ impl Fabric {
         self.nodes.iter().map(info).collect()
     }
 
-    /// Registers an endpoint with its node, and serves it. Each of its ports is `(contract, local)`.
-    pub(crate) async fn add_endpoint(
+    /// Puts an endpoint onto its node. On the host its ports are at those of `local`.
+    pub(crate) async fn serve(
         &self,
         placed: &Placed,
         local: &[SocketAddr],
         token_file: &str,
-    ) -> anyhow::Result<()> {
+        home: &Home,
+    ) -> anyhow::Result<Served> {
         let node = self.nodes.get(placed.node).context("an endpoint of a node that was not started")?;
-        let service = placed.service.to_string();
-        let ports: Vec<_> =
-            placed.ports.iter().zip(local).map(|(p, l)| format!("tcp/{p}={}", l.port())).collect();
-        let check = local.first().map(|l| format!("http:{}/healthz", l.port()));
-        let mut args = vec!["endpoint", "register", "--service", &service, "--token-file", token_file];
-        ports.iter().for_each(|p| args.extend(["--port", p]));
-        check.iter().for_each(|c| args.extend(["--check", c]));
-        let registered: Registered = self.selvedge.ask(&node.plan.socket, &args).await?;
-        let endpoint = registered.endpoint;
-        if local.is_empty() {
-            return Ok(());
+        let (selvedge, tasks) = (&self.selvedge, &self.tasks);
+        let server = Server { selvedge, home, plan: &node.plan, host: &node.host, tasks };
+        match &self.networks {
+            Some(_) => server.in_network(placed, token_file).await,
+            None => server.on_loopback(placed, local, token_file).await,
         }
-        let addresses = endpoint.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok());
-        let Some(address) = addresses.into_iter().find(IpAddr::is_ipv4) else {
-            bail!("node {} gave endpoint {} no IPv4 address", node.plan.name(), endpoint.id);
-        };
-        let card = Card {
-            service,
-            endpoint: endpoint.id,
-            node: node.plan.name().to_owned(),
-            cloud: node.plan.slot.zone.cloud().to_string(),
-        };
-        for port in local {
-            let at = SocketAddr::new(address, port.port());
-            endpoint::serve(at, &card, node.host.clone(), &self.tasks).await?;
-        }
-        Ok(())
+    }
+
+    /// Keeps what is served.
+    pub(crate) fn keep(&mut self, endpoints: Vec<Served>) {
+        self.endpoints = endpoints;
+    }
+
+    /// What is served.
+    pub(crate) fn endpoints(&self) -> &[Served] {
+        &self.endpoints
     }
 
     /// Kills every node and ends every task.

@@ -13,8 +13,10 @@ use super::state::{Sign, State};
 
 /// Where graphs and service tokens lie.
 const INTENT_DIR: &str = "intent";
+/// Where the resolv.conf of every endpoint lies.
+const NAMES_DIR: &str = "resolv";
 /// Entries of the directory beside those of the nodes.
-const OWN_ENTRIES: [&str; 3] = [INTENT_DIR, "playground.json", "playground.json.new"];
+const OWN_ENTRIES: [&str; 4] = [INTENT_DIR, NAMES_DIR, "playground.json", "playground.json.new"];
 
 /// Where a playground's directory comes from, and so what may go with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,7 @@ impl Home {
         }
         let home = Self { root, origin, entries, sockets: None, sign: None };
         home.make_dir(&home.root.join(INTENT_DIR))?;
+        home.make_dir(&home.root.join(NAMES_DIR))?;
         Ok(home)
     }
 
@@ -87,6 +90,11 @@ impl Home {
         let file = self.root.join(INTENT_DIR).join(name);
         write_private(&file, text)?;
         Ok(file)
+    }
+
+    /// The resolv.conf(5) of an endpoint.
+    pub(crate) fn resolv_conf(&self, endpoint: &str) -> PathBuf {
+        self.root.join(NAMES_DIR).join(endpoint)
     }
 
     /// Makes the playground findable by drills.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -63,6 +63,18 @@ pub(crate) struct NodePlan {
     /// Holds everything of the node: `node.toml`, `log`, and the directory `data`.
     pub(crate) dir: PathBuf,
     pub(crate) socket: PathBuf,
+    /// Where it listens, in its own network.
+    pub(crate) listen: Listen,
+    /// Where others find it, when that is not where it listens.
+    pub(crate) public: Option<IpAddr>,
+    /// Where its API and DNS are reached from the host.
+    pub(crate) api: SocketAddr,
+    pub(crate) dns: SocketAddr,
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen {
     pub(crate) gossip: SocketAddr,
     pub(crate) fabric: SocketAddr,
     pub(crate) api: SocketAddr,
@@ -70,9 +82,28 @@ pub(crate) struct NodePlan {
     pub(crate) workload_api: SocketAddr,
 }
 
+/// The network that a node lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// That of this host, which all nodes share.
+    Host,
+    /// One of its own, known to the others by this address; none, when it only calls out.
+    Own(Option<IpAddr>),
+}
+
 impl NodePlan {
     pub(crate) fn name(&self) -> &str {
         self.slot.name.as_str()
+    }
+
+    /// Where others join the fabric through it.
+    pub(crate) fn seed(&self) -> SocketAddr {
+        self.advertised(self.listen.fabric)
+    }
+
+    /// What it tells others for a listening address.
+    pub(crate) fn advertised(&self, listening: SocketAddr) -> SocketAddr {
+        self.public.map_or(listening, |ip| SocketAddr::new(ip, listening.port()))
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -126,29 +157,52 @@ fn socket_beside(slot: &NodeSlot, root: &Path) -> PathBuf {
     root.join(slot.name.as_str()).join("api.sock")
 }
 
-/// Gives every node its files under `root` and its ports; its socket lies there too, or in `short_dir`
-/// when one is given.
-pub(crate) fn lay_out(
-    slots: Vec<NodeSlot>,
-    root: &Path,
-    short_dir: Option<&Path>,
-    ports: &PortBlock,
-) -> Vec<NodePlan> {
-    let place = |(index, slot): (usize, NodeSlot)| {
-        let socket = match short_dir {
-            Some(short) => short.join(format!("{}.sock", slot.name)),
-            None => socket_beside(&slot, root),
-        };
-        NodePlan {
-            dir: root.join(slot.name.as_str()),
-            slot,
-            socket,
+impl Listen {
+    /// On ports of a block, with others on the same host.
+    fn shared(ports: &PortBlock, index: usize) -> Self {
+        Self {
             gossip: ports.node_port(index, 0),
             fabric: ports.node_port(index, 1),
             api: ports.node_port(index, 2),
             dns: ports.node_port(index, 3),
             workload_api: ports.node_port(index, 4),
         }
+    }
+
+    /// On the usual ports. API and DNS are for those on the host, and reached through doors.
+    fn alone() -> Self {
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            gossip: any(7400),
+            fabric: any(7401),
+            api: local(7443),
+            dns: local(53),
+            workload_api: local(5500),
+        }
+    }
+}
+
+/// Gives every node its files under `root`, its network and its ports; its socket lies there too, or in
+/// `short_dir` when one is given.
+pub(crate) fn lay_out(
+    slots: Vec<(NodeSlot, Network)>,
+    root: &Path,
+    short_dir: Option<&Path>,
+    ports: &PortBlock,
+) -> Vec<NodePlan> {
+    let place = |(index, (slot, network)): (usize, (NodeSlot, Network))| {
+        let socket = match short_dir {
+            Some(short) => short.join(format!("{}.sock", slot.name)),
+            None => socket_beside(&slot, root),
+        };
+        let shared = Listen::shared(ports, index);
+        let (listen, public) = match network {
+            Network::Host => (shared, None),
+            Network::Own(public) => (Listen::alone(), public),
+        };
+        let dir = root.join(slot.name.as_str());
+        NodePlan { dir, slot, socket, listen, public, api: shared.api, dns: shared.dns }
     };
     slots.into_iter().enumerate().map(place).collect()
 }
@@ -186,9 +240,24 @@ mod tests {
         let far = format!("/tmp/{}", "d".repeat(90));
         assert!(sockets_fit(&slots, Path::new("/tmp/d")));
         assert!(!sockets_fit(&slots, Path::new(&far)));
+        let slots: Vec<_> = slots.into_iter().map(|slot| (slot, Network::Host)).collect();
         let near = lay_out(slots.clone(), Path::new("/tmp/d"), None, &ports);
         assert_eq!(near[0].socket, Path::new("/tmp/d/aws-p1/api.sock"));
         let far = lay_out(slots, Path::new(&far), Some(Path::new("/tmp/s")), &ports);
         assert_eq!(far[0].socket, Path::new("/tmp/s/aws-p1.sock"));
+    }
+
+    #[test]
+    fn a_network_of_its_own_is_entered_through_ports_of_the_host() {
+        let slots = shape(&["aws"], 2, 0).slots().expect("slots");
+        let public = IpAddr::from([198, 18, 0, 1]);
+        let networks = [Network::Own(Some(public)), Network::Own(None)];
+        let ports = PortBlock::claim(2, 0).expect("a block");
+        let slots = slots.into_iter().zip(networks).collect();
+        let plans = lay_out(slots, Path::new("/tmp/d"), None, &ports);
+        assert_eq!(plans[0].seed(), SocketAddr::new(public, 7401));
+        assert_eq!(plans[1].seed(), plans[1].listen.fabric);
+        assert!(plans.iter().all(|plan| plan.dns != plan.listen.dns && plan.dns.ip().is_loopback()));
+        assert_ne!(plans[0].dns, plans[1].dns);
     }
 }

@@ -1,15 +1,19 @@
 //! `selvedge playground`: a whole fabric on one machine.
 //!
-//! Three clouds of real `selvedge node` processes, each with its own directory and ports, joined by seed
-//! list and token; the reference applications applied; for every service real HTTP servers on loopback
-//! addresses of their own. A playground drives its nodes by the same commands that people type, so what
-//! it shows is what they get.
+//! Three clouds of real `selvedge node` processes, each with its own directory, joined by seed list and
+//! token; the reference applications applied; for every service real HTTP servers. A playground drives its
+//! nodes by the same commands that people type, so what it shows is what they get.
+//!
+//! As root every node and every endpoint has a network of its own, the clouds are joined by a wide area, and
+//! packets are real ([`networks`]). Otherwise everything shares the loopback device, each endpoint with an
+//! address of its own there, and nothing is enforced.
 //!
 //! It leaves nothing behind: nodes cannot outlive it ([`process`]), its directory goes with it
 //! ([`home`]), and its ports are held by a lock that the kernel releases ([`ports`]). It mends nothing
 //! either: a node that dies stays dead, which is what drills are about.
 
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -23,16 +27,22 @@ mod bringup;
 mod catalog;
 mod check;
 mod config;
+mod doors;
 pub(crate) mod driver;
 mod endpoint;
+mod exec;
 mod fabric;
 mod home;
 mod layout;
+mod means;
+mod networks;
 mod picture;
 mod placement;
 mod ports;
 mod process;
 pub(crate) mod progress;
+mod proof;
+mod serving;
 pub(crate) mod state;
 
 pub(crate) use picture::plain_table;
@@ -42,7 +52,8 @@ use catalog::Catalog;
 use driver::Selvedge;
 use fabric::{Fabric, info_of};
 use home::Home;
-use layout::{Shape, lay_out, sockets_fit};
+use layout::{Network, Shape, lay_out, sockets_fit};
+use means::Means;
 use ports::PortBlock;
 use progress::Progress;
 use state::State;
@@ -55,12 +66,20 @@ const INTERRUPTED: u8 = 130;
 
 /// Run a whole fabric on this machine.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   selvedge playground                          three clouds, until Ctrl-C
+  sudo selvedge playground                     the same with real packets, decided by eBPF
   selvedge playground --check                  prove that it works, then exit
   selvedge playground --clouds a,b,c,d --workloads 2
-  selvedge drill run cloud-loss --cloud aws    in another terminal")]
+  selvedge drill run cloud-loss --cloud aws    in another terminal
+  sudo selvedge playground exec http-proxy@voting-app -- \\
+      curl http://voting-frontend.voting-app.fabric.internal"
+)]
 pub(crate) struct PlaygroundArgs {
+    #[command(subcommand)]
+    then: Option<Then>,
     /// The clouds, as cloud or cloud/region
     #[arg(long, value_delimiter = ',', default_value = "aws,azr,gcp")]
     clouds: Vec<ZoneName>,
@@ -79,7 +98,7 @@ pub(crate) struct PlaygroundArgs {
     /// Prove that everything works, lose a cloud, and exit: 0 when all is well, 5 otherwise
     #[arg(long)]
     check: bool,
-    /// No real packets, even as root; so far no playground has any
+    /// No real packets, even as root
     #[arg(long)]
     rootless: bool,
     /// Append this TOML to the configuration of every node
@@ -87,8 +106,27 @@ pub(crate) struct PlaygroundArgs {
     node_config: Option<PathBuf>,
 }
 
+/// What is done in a playground that runs.
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Then {
+    /// Run a program as an endpoint: in its network, under its service; needs root
+    Exec {
+        /// An endpoint, or a service whose first endpoint it is
+        endpoint: String,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "PROGRAM")]
+        program: Vec<OsString>,
+        /// Directory of the playground [default: the one of this user that was ready last]
+        #[arg(long, value_name = "D")]
+        dir: Option<PathBuf>,
+    },
+}
+
 /// Runs a playground until it is told to stop. `json` prints one JSON line when it is ready.
 pub(crate) async fn run(args: PlaygroundArgs, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(Then::Exec { endpoint, program, dir }) = args.then {
+        return exec::exec(&State::find(dir.as_deref())?, &endpoint, &program);
+    }
     let mut stop = Stop::listen()?;
     let mut ground = Ground::prepare(&args)?;
     let outcome = tokio::select! {
@@ -108,6 +146,8 @@ struct Ground {
     blueprint: Blueprint,
     fabric: Fabric,
     home: Home,
+    /// What it does without, and why.
+    without: Option<String>,
     /// It is up and only waits to be stopped.
     idle: bool,
 }
@@ -128,14 +168,17 @@ impl Ground {
         };
         let selvedge = Selvedge::this()?;
         let ports = PortBlock::claim(slots.len(), placed.iter().map(|p| p.ports.len()).sum())?;
+        let Means { networks, without } = Means::of(&slots, args.rootless);
         let names = slots.iter().map(|s| s.name.to_string()).collect();
         let mut home = Home::claim(args.dir.as_deref(), names)?;
         let fits = sockets_fit(&slots, home.root());
         let short_dir = if fits { None } else { Some(home.short_dir()?.to_owned()) };
+        let layout = networks.as_ref().map_or_else(|| vec![Network::Host; slots.len()], |n| n.layout());
+        let slots = slots.into_iter().zip(layout).collect();
         let plans = lay_out(slots, home.root(), short_dir.as_deref(), &ports);
-        let fabric = Fabric::new(selvedge.clone(), extra_config);
+        let fabric = Fabric::new(selvedge.clone(), extra_config, networks);
         let blueprint = Blueprint { plans, graphs, catalog, placed };
-        let ground = Self { selvedge, ports, blueprint, fabric, home, idle: false };
+        let ground = Self { selvedge, ports, blueprint, fabric, home, without, idle: false };
         // From now on a killed playground is recognized by its next one, which clears what it left.
         ground.state(None).save()?;
         Ok(ground)
@@ -148,6 +191,8 @@ impl Ground {
             ready: up.is_some(),
             suffix: up.map(|up| up.suffix.clone()).unwrap_or_default(),
             nodes: up.map_or_else(planned, |up| up.nodes.clone()),
+            endpoints: self.fabric.endpoints().iter().map(|served| served.info.clone()).collect(),
+            without: self.without.clone(),
             contracts: self.blueprint.catalog.dns_names(),
             dir: self.home.root().to_owned(),
             pid: std::process::id(),
@@ -157,6 +202,9 @@ impl Ground {
     /// Brings it up, tells so, and then checks it or lets it run.
     async fn live(&mut self, args: &PlaygroundArgs, json: bool) -> anyhow::Result<ExitCode> {
         let progress = Progress::start();
+        if let Some(why) = &self.without {
+            progress.done(&format!("no real packets: {why}"));
+        }
         let (blueprint, home, ports) = (&self.blueprint, &self.home, &self.ports);
         let up = bring_up(blueprint, &mut self.fabric, &self.selvedge, home, ports, &progress).await?;
         let took = progress.elapsed();
@@ -166,14 +214,16 @@ impl Ground {
             emit(&serde_json::to_string(&state)?);
         }
         if args.check {
-            let report = check::prove(&self.selvedge, &state, &self.blueprint.catalog, &progress).await;
+            let served = self.fabric.endpoints();
+            let report =
+                check::prove(&self.selvedge, &state, &self.blueprint.catalog, served, &progress).await;
             drop(progress);
             emit(&if json { serde_json::to_string(&report)? } else { picture::report(&report) });
             return Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(CHECK_FAILED) });
         }
         drop(progress);
         if !json {
-            emit(&picture::ready(&state, &self.blueprint.placed, took));
+            emit(&picture::ready(&state, took));
         }
         self.idle = true;
         self.tell_deaths().await;

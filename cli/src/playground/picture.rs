@@ -4,25 +4,25 @@ use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{Table, presets};
 
-use super::{check::Report, placement::Placed, state::State};
+use super::{check::Report, state::State};
 
 /// The playground at a glance, with commands to try.
-pub(crate) fn ready(state: &State, placed: &[Placed], took: Duration) -> String {
+pub(crate) fn ready(state: &State, took: Duration) -> String {
     let clouds: std::collections::BTreeSet<_> = state.nodes.iter().map(|n| n.cloud()).collect();
     let mut text = format!(
         "\nThe playground is ready after {:.1} s: {} clouds, {} nodes, {} endpoints, {} contracts.\n\n",
         took.as_secs_f64(),
         clouds.len(),
         state.nodes.len(),
-        placed.len(),
+        state.endpoints.len(),
         state.contracts.len()
     );
     let mut table = plain_table(&["CLOUD", "NODE", "ROLE", "DNS", "API", "ENDPOINTS", "PID"]);
-    let mut nodes: Vec<_> = state.nodes.iter().enumerate().collect();
-    nodes.sort_by(|(_, a), (_, b)| (&a.zone, &a.name).cmp(&(&b.zone, &b.name)));
+    let mut nodes: Vec<_> = state.nodes.iter().collect();
+    nodes.sort_by_key(|node| (&node.zone, &node.name));
     let mut above = "";
-    for (index, node) in nodes {
-        let endpoints = placed.iter().filter(|p| p.node == index).count();
+    for node in nodes {
+        let endpoints = state.endpoints.iter().filter(|e| e.node == node.name).count();
         // A cloud is named once, on its first node.
         let zone = if node.zone == above { "" } else { &node.zone };
         above = &node.zone;
@@ -37,12 +37,25 @@ pub(crate) fn ready(state: &State, placed: &[Placed], took: Duration) -> String 
         ]);
     }
     // Writing to a String cannot fail.
-    let _ = write!(text, "{table}\n\nTry, in another terminal:\n\n");
+    let _ = write!(text, "{table}\n\n{}\n\nTry, in another terminal:\n\n", packets(state));
     for (command, what) in suggestions(state) {
         let _ = writeln!(text, "  # {what}\n  {command}\n");
     }
     let _ = write!(text, "Files are in {}. Ctrl-C ends everything and leaves nothing.", state.dir.display());
     text
+}
+
+/// Whether packets are real, and otherwise what is left out.
+fn packets(state: &State) -> String {
+    match &state.without {
+        None => "Packets are real: every endpoint has a network of its own, eBPF decides what leaves and enters it, \
+                 and links between the clouds are encrypted."
+            .to_owned(),
+        Some(why) => format!(
+            "No real packets ({why}). Left out: enforcement by eBPF, encrypted links, IPv6 addresses; endpoints are \
+             loopback addresses that anybody here reaches. With them: sudo selvedge playground"
+        ),
+    }
 }
 
 /// Commands to try, each with what it shows.
@@ -63,6 +76,18 @@ fn suggestions(state: &State) -> Vec<(String, &'static str)> {
         let explain =
             "selvedge explain --from voting-svc@voting-app --to voting-db@voting-app --port tcp/5432";
         list.push((explain.to_owned(), "who may talk to whom, and why"));
+    }
+    if name == "voting-backend.voting-app" && state.without.is_none() {
+        let as_whom = |who: &str| {
+            let to = format!("http://voting-frontend.voting-app.{suffix}");
+            format!("selvedge playground exec {who} -- curl -sS -m 2 {to}")
+        };
+        list.push((
+            as_whom("http-proxy@voting-app"),
+            "a contract allows it: over the encrypted links, by identity",
+        ));
+        list.push((as_whom("http-proxy@getaway-app"), "no contract does: it does not even find the name"));
+        list.push(("selvedge observe".to_owned(), "who talks to whom right now, and what is refused"));
     }
     let cloud = first.cloud();
     list.push((
@@ -109,6 +134,8 @@ mod tests {
             ready: true,
             suffix: "fabric.internal".into(),
             nodes: vec![node("aws-p1", "aws", 1), node("azr-p1", "azr", 2), node("aws-p2", "aws", 3)],
+            endpoints: Vec::new(),
+            without: None,
             contracts: vec!["frontend.getaway-app".into(), "voting-backend.voting-app".into()],
             dir: "/tmp/d".into(),
             pid: 1,
@@ -117,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_picture_groups_clouds_and_names_commands() {
-        let text = ready(&state(), &[], Duration::from_millis(6_240));
+        let text = ready(&state(), Duration::from_millis(6_240));
         assert!(text.contains("after 6.2 s: 2 clouds, 3 nodes"), "{text}");
         let rows: Vec<_> = text.lines().filter(|l| l.contains("-p")).take(3).collect();
         assert!(rows[0].contains("aws-p1") && rows[1].contains("aws-p2") && rows[2].contains("azr-p1"));

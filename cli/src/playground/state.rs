@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -23,6 +23,12 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     pub(crate) suffix: String,
     pub(crate) nodes: Vec<NodeInfo>,
+    /// Its endpoints; none before it is ready.
+    #[serde(default)]
+    pub(crate) endpoints: Vec<EndpointInfo>,
+    /// What it does without; nothing with real packets.
+    #[serde(default)]
+    pub(crate) without: Option<String>,
     /// Names of the contracts of its graphs, without the suffix.
     pub(crate) contracts: Vec<String>,
     pub(crate) dir: PathBuf,
@@ -40,6 +46,26 @@ pub(crate) struct NodeInfo {
     pub(crate) socket: PathBuf,
     pub(crate) api: String,
     pub(crate) dns: SocketAddr,
+}
+
+/// An endpoint of a playground.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndpointInfo {
+    pub(crate) id: String,
+    pub(crate) service: String,
+    pub(crate) node: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The network of its own that it lives in, with real packets.
+    pub(crate) network: Option<NetworkInfo>,
+}
+
+/// The network of an endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NetworkInfo {
+    /// The network namespace.
+    pub(crate) netns: PathBuf,
+    /// The resolv.conf(5) for programs in it.
+    pub(crate) resolv_conf: PathBuf,
 }
 
 impl NodeInfo {
@@ -174,6 +200,8 @@ mod tests {
             ready: true,
             suffix: "fabric.internal".into(),
             nodes: vec![node],
+            endpoints: Vec::new(),
+            without: None,
             contracts: vec!["voting-frontend.voting-app".into()],
             dir: dir.to_owned(),
             pid: u32::MAX,

@@ -1,7 +1,7 @@
 //! Asks one DNS server one question, over UDP or TCP (RFC 1035).
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -107,6 +107,16 @@ fn matching(query: &Message, bytes: &[u8]) -> anyhow::Result<Message> {
 /// The IPv4 addresses of an answer.
 pub(crate) fn addresses(answer: &Message) -> Vec<Ipv4Addr> {
     let address = |data: &RData| if let RData::A(a) = data { Some(a.0) } else { None };
+    answer.answers.iter().filter_map(|r| address(&r.data)).collect()
+}
+
+/// The addresses of an answer, of both families.
+pub(crate) fn addresses_of(answer: &Message) -> Vec<IpAddr> {
+    let address = |data: &RData| match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(a) => Some(IpAddr::V6(a.0)),
+        _ => None,
+    };
     answer.answers.iter().filter_map(|r| address(&r.data)).collect()
 }
 
