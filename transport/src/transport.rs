@@ -59,7 +59,7 @@ pub struct Options {
 
 /// The endpoint of a node. Clones share it.
 #[derive(Clone)]
-pub struct Transport(Arc<Shared>);
+pub struct Transport(pub(crate) Arc<Shared>);
 
 impl std::fmt::Debug for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -164,13 +164,6 @@ impl Transport {
         let listening = ear.listen(move |address| told.handle_unreachable(address));
         shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(listening));
         Ok(Self(shared))
-    }
-
-    /// The UDP addresses of which other hosts said that nobody listens there any more (ICMP port
-    /// unreachable), with how often since the start. Such a message can be forged.
-    #[must_use]
-    pub fn unreachable(&self) -> Vec<(SocketAddr, u64)> {
-        self.0.unreachable.all()
     }
 
     /// The address that is listened on, with the port that was taken.
@@ -362,17 +355,6 @@ impl Shared {
         }
         let link = self.connection(node, alpn).await?;
         self.request_on(&link, body).await
-    }
-
-    /// A host says that nobody listens at an address.
-    fn handle_unreachable(&self, address: SocketAddr) {
-        tracing::debug!(%address, "nobody listens there any more, says its host");
-        self.unreachable.note(address);
-        for link in self.pool().links() {
-            if link.remote() == address {
-                link.note_refused();
-            }
-        }
     }
 
     async fn request_on(&self, link: &Arc<Link>, body: &Bytes) -> Result<Bytes, RequestError> {

@@ -22,6 +22,8 @@ use nix::{
 use socket2::SockRef;
 use tokio::io::Interest;
 
+use crate::{Transport, transport::Shared};
+
 /// Most addresses that are kept. Whoever can forge ICMP may fill it; then it begins anew, and a peer that is
 /// really gone is noticed by its next refusal or its silence.
 const MAX_ADDRESSES: usize = 1_024;
@@ -58,6 +60,28 @@ impl Unreachable {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SocketAddr, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport {
+    /// The UDP addresses of which other hosts said that nobody listens there any more (ICMP port
+    /// unreachable), with how often since the start. Such a message can be forged.
+    #[must_use]
+    pub fn unreachable(&self) -> Vec<(SocketAddr, u64)> {
+        self.0.unreachable.all()
+    }
+}
+
+impl Shared {
+    /// A host says that nobody listens at an address.
+    pub(crate) fn handle_unreachable(&self, address: SocketAddr) {
+        tracing::debug!(%address, "nobody listens there any more, says its host");
+        self.unreachable.note(address);
+        for link in self.pool().links() {
+            if link.remote() == address {
+                link.note_refused();
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod news;
 mod output;
+mod sight;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -367,44 +368,6 @@ impl Service {
         self.judge(now);
         self.testify(now);
         self.write(now);
-    }
-
-    /// Looks at the peers with this node's own eyes.
-    fn look(&mut self, now: Now) {
-        for peer in self.poker.poll_refused(now.mono_ms) {
-            self.watch.handle_refused(peer, now.mono_ms);
-        }
-        self.hear_unreachable(now.mono_ms);
-        for nudge in self.watch.poll_nudges(now.mono_ms) {
-            match nudge {
-                Nudge::Ping(peer) => self.send_probe(peer, &Probe::Ping),
-                Nudge::Poke(peer) => {
-                    let Some(node) = self.roster.get(&peer) else { continue };
-                    let address = self.parts.options.transport.book().get(&node.name).first().copied();
-                    if address.is_some_and(|address| self.poker.poke(peer, address, now.mono_ms)) {
-                        self.watch.handle_refused(peer, now.mono_ms);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Hears what hosts said to packets of links.
-    fn hear_unreachable(&mut self, now_ms: u64) {
-        let transport = &self.parts.options.transport;
-        let said: BTreeMap<_, _> = transport.unreachable().into_iter().collect();
-        if said == self.unreachable {
-            return;
-        }
-        for (&peer, node) in &self.roster {
-            // The one that is poked too; another may never have worked from here.
-            if let Some(address) = transport.book().get(&node.name).first() {
-                let before = self.unreachable.get(address).copied().unwrap_or(0);
-                let more = said.get(address).copied().unwrap_or(0).saturating_sub(before);
-                (0..more.min(REFUSALS.into())).for_each(|_| self.watch.handle_refused(peer, now_ms));
-            }
-        }
-        self.unreachable = said;
     }
 
     /// Reads round trips, and tells them when it is time.
