@@ -41,6 +41,9 @@ use tables::KernelTables;
 /// The programs, built by `cargo xtask ebpf build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/selvedge.bpf.o");
 
+/// The variable of the programs that is the node's network namespace.
+const NETNS: &str = "SELVEDGE_NETNS";
+
 /// How the data plane is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -137,6 +140,19 @@ impl fmt::Debug for Dataplane {
     }
 }
 
+/// Loads the programs of a node in a network namespace; 0 for any.
+fn load(pins: Option<&Pins>, netns: u64) -> Result<Ebpf, DataplaneError> {
+    let mut loader = EbpfLoader::new();
+    for spec in &MAPS {
+        if let Some(pins) = pins {
+            loader.map_pin_path(spec.name, pins.map(spec.name));
+        }
+    }
+    let mut ebpf = loader.override_global(NETNS, &netns, true).load(OBJECT)?;
+    hooks::load(&mut ebpf)?;
+    Ok(ebpf)
+}
+
 /// A map of the object, typed.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DataplaneError> {
     let map = ebpf.take_map(name).ok_or(DataplaneError::Missing(name))?;
@@ -152,14 +168,13 @@ impl Dataplane {
     /// When the kernel does not take the programs, or what is pinned is not ours.
     pub fn open(options: &Options) -> Result<Self, DataplaneError> {
         let pins = options.pins.as_ref().map(|parent| Pins::open(parent, &options.name)).transpose()?;
-        let mut loader = EbpfLoader::new();
-        for spec in &MAPS {
-            if let Some(pins) = &pins {
-                loader.map_pin_path(spec.name, pins.map(spec.name));
-            }
-        }
-        let mut ebpf = loader.load(OBJECT)?;
-        hooks::load(&mut ebpf)?;
+        let netns = sys::network_namespace();
+        let ebpf = match load(pins.as_ref(), netns) {
+            // Before Linux 6.16 the kernel does not tell programs of control groups which network namespace
+            // a packet is of, and does not take one that asks.
+            Err(_) if netns != 0 => load(pins.as_ref(), 0)?,
+            loaded => loaded?,
+        };
         let mut plane = Self::assemble(ebpf, pins)?;
         plane.adopt()?;
         Ok(plane)

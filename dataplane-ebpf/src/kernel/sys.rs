@@ -12,6 +12,8 @@ use std::{
     path::Path,
 };
 
+use rustix::net::{AddressFamily, SocketType, socket};
+
 use super::raw::Layout;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
@@ -268,4 +270,18 @@ pub(super) fn run_classifier(
     // SAFETY: the buffers outlive the call and are as long as is said.
     unsafe { attr.call(BPF_PROG_TEST_RUN) }?;
     Ok((attr.0[1], context_out[SKB_CB / 4]))
+}
+
+/// `SO_NETNS_COOKIE`.
+const NETNS_COOKIE: libc::c_int = 71;
+
+/// The number of this thread's network namespace, which no other one ever has; 0 when the kernel does not
+/// tell.
+pub(super) fn network_namespace() -> u64 {
+    let Ok(probe) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return 0 };
+    let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
+    let (value, size) = ((&raw mut cookie).cast(), &raw mut length);
+    // SAFETY: the value outlives the call and is as long as is said.
+    let done = unsafe { libc::getsockopt(probe.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, value, size) };
+    if done == 0 { cookie } else { 0 }
 }

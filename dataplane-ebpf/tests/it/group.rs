@@ -25,7 +25,8 @@ const DROPPED: Duration = Duration::from_millis(500);
 /// What a child process is told to do.
 const TASK: &str = "SELVEDGE_TEST_TASK";
 
-/// Not those of other tests: the guard at the root of all groups does not tell network namespaces apart.
+/// Not those of other tests: before Linux 6.16 the guard at the root of all groups does not tell network
+/// namespaces apart.
 fn address4(service: u32) -> Ipv4Addr {
     Ipv4Addr::new(198, 18, 0, service as u8)
 }
@@ -133,6 +134,12 @@ fn process() {
     let words: Vec<_> = task.split(' ').collect();
     match words[..] {
         ["serve"] => serve_forever(),
+        ["echo", from] => {
+            let socket = UdpSocket::bind((from.parse::<IpAddr>().unwrap(), 0)).unwrap();
+            socket.set_read_timeout(Some(DROPPED)).unwrap();
+            let _ = socket.send_to(b"x", socket.local_addr().unwrap());
+            println!("echo {}", socket.recv(&mut [0; 16]).is_ok());
+        }
         ["ask", from, to] => ask_all(from.parse().unwrap(), to.parse().unwrap()),
         _ => panic!("{task}"),
     }
@@ -189,6 +196,25 @@ fn ask_all(from: IpAddr, to: SocketAddr) {
     }
 }
 
+/// Whether another host, that is another network namespace, may use an address.
+fn is_free_elsewhere(address: IpAddr) -> bool {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let script = format!(
+        "ip link set lo up && ip address add {address}/{length} dev lo && exec \"$0\" group::process --exact --nocapture"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    let output = command.env(TASK, format!("echo {address}")).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().contains("echo true")
+}
+
+/// Whether this kernel tells programs of control groups which network namespace a packet is of: since 6.16.
+fn tells_namespaces_apart() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(16))
+}
+
 /// A loopback device with the addresses of both.
 fn loopback() {
     let run = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success(), "{args:?}");
@@ -228,6 +254,8 @@ fn process_trees_meet_by_identity_over_loopback() {
         );
         let [tcp, connected, _] = ask(Some(&b), "0.0.0.0", Ipv4Addr::LOCALHOST, FORBIDDEN);
         assert_eq!([tcp, connected], ["198.18.0.2", "198.18.0.2"], "over loopback as well");
+        assert_eq!(is_free_elsewhere(address4(A).into()), tells_namespaces_apart());
+        assert!(!is_free_elsewhere(address6(A).into()), "an IPv6 address is of one fabric alone");
         let refusals = plane.counters().unwrap().refusals;
         assert!(refusals[&Reason::NoContract] >= 1, "{refusals:?}");
 

@@ -4,8 +4,11 @@
 //! leaves the group must carry it, and what arrives must be for it.
 
 use aya_ebpf::{
+    Global,
     bindings::{bpf_sock_addr, sockaddr},
-    helpers::generated::{bpf_bind, bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id},
+    helpers::generated::{
+        bpf_bind, bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_skb_ancestor_cgroup_id,
+    },
     macros::{cgroup_skb, cgroup_sock_addr},
     programs::{SkBuffContext, SockAddrContext},
 };
@@ -29,6 +32,11 @@ const AF_INET6: u16 = 10;
 /// TCP, and its flag RST.
 const TCP: u8 = 6;
 const RST: u8 = 0x04;
+
+/// The network namespace of the node, by the kernel's number; 0 where the kernel does not tell programs of
+/// control groups of which one a packet is.
+#[unsafe(no_mangle)]
+static SELVEDGE_NETNS: Global<u64> = Global::new(0);
 
 /// What the group sends.
 #[cgroup_skb(egress)]
@@ -68,6 +76,11 @@ fn classify(ctx: &SkBuffContext, direction: Direction) -> i32 {
 
 /// At the root of all groups: no process outside a group may speak from its address. The kernel itself
 /// does when it refuses a TCP segment, so resets pass.
+///
+/// Fabrics that share a host may use the same IPv4 addresses, each in network namespaces of its own, so these
+/// are guarded in that of the node alone; from elsewhere, the kernel takes no packet with an IPv4 address of
+/// its own (RFC 1812, section 5.3.8). It has no such rule for IPv6, where every fabric has addresses of its
+/// own: they are guarded everywhere.
 #[cgroup_skb(egress)]
 pub(crate) fn selvedge_group_guard(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
@@ -80,6 +93,11 @@ pub(crate) fn selvedge_group_guard(ctx: SkBuffContext) -> i32 {
     let Ok(source) = source else { return PASS };
     // SAFETY: the number is copied at once.
     let Some(owner) = (unsafe { maps::GUARDED.get(source) }).copied() else { return PASS };
+    let netns = SELVEDGE_NETNS.load();
+    // SAFETY: as above. Where the number is 0, the kernel sees that the call is never made.
+    if source.is_ipv4() && netns != 0 && unsafe { bpf_get_netns_cookie(skb.cast()) } != netns {
+        return PASS;
+    }
     for level in 1..=MAX_GROUP_DEPTH {
         // SAFETY: as above.
         let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) };

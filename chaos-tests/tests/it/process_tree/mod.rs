@@ -1,9 +1,13 @@
-//! Programs of one host under different services: they meet over its loopback device, by contract alone.
+//! Programs under different services: they meet by contract alone, over the loopback device of one host and
+//! over the overlay.
+
+mod overlay;
+mod tasks;
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{BufRead as _, BufReader},
+    net::{IpAddr, TcpListener},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,160 +16,38 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use rustix::{
-    net::{AddressFamily, SocketType, bind, connect, socket},
-    process::{Pid, Signal, kill_process},
-};
+use rustix::process::{Pid, Signal, kill_process};
 use selvedge_chaos_tests::lab::{
-    LabNode, PATIENCE, ask, binary, dns, eventually,
+    PATIENCE, ask, binary, eventually,
     founder::Founder,
     kernel::{self, Own, with_own},
-    run,
+    run, shop,
 };
 use serde_json::Value;
 
-const GRAPH: &str = "\
-apiVersion: selvedge/v1
-kind: Domain
-metadata: {name: shop}
-spec: {}
----
-apiVersion: selvedge/v1
-kind: Contract
-metadata: {name: front, domain: shop}
-spec: {template: client-server, roles: {server: {ports: [tcp/80, udp/80]}}}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: web, domain: shop}
-spec: {roles: [server:front]}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: client, domain: shop}
-spec: {roles: [client:front]}
----
-apiVersion: selvedge/v1
-kind: Service
-metadata: {name: stranger, domain: shop}
-spec: {}
-";
-const ALLOWED: u16 = 80;
-const FORBIDDEN: u16 = 81;
-/// What the server ends with.
-const CODE: i32 = 7;
-/// How long is waited for an answer that is expected, however busy the machine is.
-const ANSWER: Duration = Duration::from_secs(10);
-/// How long for one that must not come: short, because all of it is waited for.
-const SILENCE: Duration = Duration::from_millis(500);
-/// Nobody answered.
-const NOBODY: &str = "-";
-/// What a process is told to do.
-const TASK: &str = "SELVEDGE_TEST_TASK";
-/// The guard of process trees does not tell network namespaces apart, so these are not the addresses of
-/// other tests.
+use self::tasks::{ARGUMENTS, CODE, NOBODY, TASK, answers, ask_task, printed};
+
+/// Not the addresses of other tests: before Linux 6.16 the guard of process trees does not tell network
+/// namespaces apart.
 const POOL: [&str; 2] = ["--ipv4-pool", "198.19.0.0/16"];
 
-/// Not a test of its own: the process that the others start.
-#[test]
-fn process() {
-    let Ok(task) = std::env::var(TASK) else { return };
-    println!();
-    let words: Vec<_> = task.split(' ').collect();
-    match words[..] {
-        ["serve"] => serve(),
-        ["ask", to, from, expected] => ask_web(to.parse().unwrap(), from.parse().ok(), expected == "yes"),
-        ["resolve"] => resolve(),
-        _ => panic!("{task}"),
-    }
+/// `web` serves, `client` may ask it, and `stranger` may do nothing.
+fn graph() -> String {
+    shop(
+        &[("front", "tcp/80, udp/80")],
+        &[("web", "server:front"), ("client", "client:front"), ("stranger", "")],
+    )
 }
 
-fn serve() -> ! {
-    for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-        for port in [ALLOWED, FORBIDDEN] {
-            let listener = TcpListener::bind((any, port)).unwrap();
-            thread::spawn(move || {
-                for mut stream in listener.incoming().flatten() {
-                    let peer = stream.peer_addr().unwrap().ip();
-                    let _ = write!(stream, "{peer}");
-                }
-            });
-        }
-        let socket = UdpSocket::bind((any, ALLOWED)).unwrap();
-        thread::spawn(move || {
-            loop {
-                let (_, peer) = socket.recv_from(&mut [0; 16]).unwrap();
-                let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
-            }
-        });
-    }
-    println!("ready");
-    let _ = std::io::stdin().read(&mut [0]);
-    std::process::exit(CODE)
-}
-
-/// Prints whom the server saw: by one datagram, by TCP, and on the other port.
-fn ask_web(to: IpAddr, from: Option<IpAddr>, expected: bool) {
-    let patience = if expected { ANSWER } else { SILENCE };
-    let (allowed, forbidden) = (SocketAddr::new(to, ALLOWED), SocketAddr::new(to, FORBIDDEN));
-    let seen = [
-        seen_by_datagram(allowed, from, patience),
-        seen_by(allowed, from, patience),
-        seen_by(forbidden, from, SILENCE),
-    ];
-    for (word, seen) in WORDS.iter().zip(seen) {
-        println!("{word}{}", seen.unwrap_or_else(|_| NOBODY.to_owned()));
-    }
-}
-
-/// Before what is printed of each.
-const WORDS: [&str; 3] = ["datagram: ", "stream: ", "forbidden: "];
-
-/// Sent once: when the first packet of a process is lost, nobody sends it again.
-fn seen_by_datagram(to: SocketAddr, from: Option<IpAddr>, patience: Duration) -> anyhow::Result<String> {
-    let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-    let socket = UdpSocket::bind((from.unwrap_or(any), 0))?;
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.send(b"who?")?;
-    let mut seen = [0; 64];
-    let length = socket.recv(&mut seen)?;
-    Ok(String::from_utf8(seen[..length].to_vec())?)
-}
-
-fn seen_by(to: SocketAddr, from: Option<IpAddr>, patience: Duration) -> anyhow::Result<String> {
-    let mut stream = match from {
-        None => TcpStream::connect_timeout(&to, patience)?,
-        Some(from) => {
-            let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-            bind(&fd, &SocketAddr::new(from, 0))?;
-            let stream = TcpStream::from(fd);
-            // This is how long the kernel tries to connect as well.
-            stream.set_write_timeout(Some(patience))?;
-            connect(&stream, &to)?;
-            stream
-        }
-    };
-    stream.set_read_timeout(Some(patience))?;
-    let mut seen = String::new();
-    stream.read_to_string(&mut seen)?;
-    Ok(seen)
-}
-
-/// Prints what the name of the contract is, as programs find it.
-fn resolve() {
-    let text = fs::read_to_string("/etc/resolv.conf").unwrap();
-    let server = text.lines().find_map(|l| l.strip_prefix("nameserver ")).unwrap();
-    let found =
-        dns::addresses((server.parse::<IpAddr>().unwrap(), 53).into(), "front.shop.fabric.internal").unwrap();
-    println!("found {found:?}");
-}
-
-/// `selvedge run` of a task, two shells deep.
+/// `selvedge run` of a task.
 fn run_as(founder: &Founder, service: &str, more: &[&str], task: &str) -> anyhow::Result<Command> {
-    let mut command = run_command(founder, service, more)?;
+    with_task(run_command(founder, service, more)?, task)
+}
+
+/// Two shells deep.
+fn with_task(mut command: Command, task: &str) -> anyhow::Result<Command> {
     // The last command of a shell would replace it, so there is another after it.
-    let inner = "\"$0\" process_tree::process --exact --nocapture; exit $?";
+    let inner = format!("\"$0\" {ARGUMENTS}; exit $?");
     command.args(["sh", "-c", &format!("sh -c '{inner}' \"$0\"; exit $?")]);
     command.arg(std::env::current_exe()?).env(TASK, task);
     Ok(command)
@@ -173,19 +55,15 @@ fn run_as(founder: &Founder, service: &str, more: &[&str], task: &str) -> anyhow
 
 /// `selvedge run`, of which only the command is missing.
 fn run_command(founder: &Founder, service: &str, more: &[&str]) -> anyhow::Result<Command> {
-    let token = founder.service_token(service)?;
+    run_at(&founder.node.socket, service, &founder.service_token(service)?, more)
+}
+
+fn run_at(socket: &Path, service: &str, token: &Path, more: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(binary::selvedge()?);
-    command.args([Path::new("--socket"), &founder.node.socket]).args(["run", "--service", service]);
+    command.args([Path::new("--socket"), socket]).args(["run", "--service", service]);
     command.arg("--token-file").arg(token).args(more).arg("--");
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     Ok(command)
-}
-
-fn printed(mut command: Command) -> anyhow::Result<Vec<String>> {
-    let output = command.stderr(Stdio::piped()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {said}", output.status);
-    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
 }
 
 /// Whom the server saw, when a new process tree asked.
@@ -202,23 +80,9 @@ fn asked_in(
 ) -> anyhow::Result<[String; 3]> {
     let enter = group.map_or(String::new(), |group| format!("echo $$ > {}/cgroup.procs;", group.display()));
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("{enter} exec \"$0\" process_tree::process --exact --nocapture")]);
+    command.args(["-c", &format!("{enter} exec \"$0\" {ARGUMENTS}")]);
     command.arg(std::env::current_exe()?).env(TASK, ask_task(to, claim, expected));
     answers(&printed(command)?)
-}
-
-fn ask_task(to: IpAddr, from: Option<IpAddr>, expected: bool) -> String {
-    let from = from.map_or(NOBODY.to_owned(), |from| from.to_string());
-    format!("ask {to} {from} {}", if expected { "yes" } else { "no" })
-}
-
-fn answers(lines: &[String]) -> anyhow::Result<[String; 3]> {
-    let answer = |word| {
-        let found = lines.iter().find_map(|line| line.strip_prefix(word));
-        found.map(str::to_owned).with_context(|| format!("no answer in {lines:?}"))
-    };
-    let [datagram, stream, forbidden] = WORDS;
-    Ok([answer(datagram)?, answer(stream)?, answer(forbidden)?])
 }
 
 /// The client was seen, as itself, and on the contract's port alone.
@@ -244,8 +108,7 @@ struct Attached {
     group: PathBuf,
 }
 
-fn attached(node: &LabNode, service: &str) -> anyhow::Result<Attached> {
-    let all = ask(node, &["attachments"])?;
+fn attached(all: &Value, service: &str) -> anyhow::Result<Attached> {
     let mut all = all.as_array().into_iter().flatten();
     let found = all.find(|a| a["service"] == service).with_context(|| format!("{service} is not there"))?;
     let addresses = found["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -306,7 +169,7 @@ struct Shop(Founder);
 impl Shop {
     fn open() -> anyhow::Result<Self> {
         let founder = Founder::start_with(tempfile::tempdir()?, "", &POOL)?;
-        founder.apply(GRAPH)?;
+        founder.apply(&graph())?;
         Ok(Self(founder))
     }
 }
@@ -344,13 +207,13 @@ fn process_trees_of_one_host_meet_by_contract_alone() -> anyhow::Result<()> {
         let Shop(founder) = &Shop::open()?;
         let server =
             start_serving(founder, "web@shop", &["--port", "tcp/80", "--port", "udp/80", "--check", "tcp"])?;
-        let web = attached(&founder.node, "web@shop")?;
+        let web = attached(&ask(&founder.node, &["attachments"])?, "web@shop")?;
         let _sweep = Sweep::after(&web);
         ensure!(web.addresses.len() == 2, "{:?}", web.addresses);
 
         // A client that stays, so that its address can be claimed.
         let _client = start_serving(founder, "client@shop", &["--id", "client-1"])?;
-        let claimed = attached(&founder.node, "client@shop")?;
+        let claimed = attached(&ask(&founder.node, &["attachments"])?, "client@shop")?;
         for to in web.addresses.iter().copied() {
             is_seen(&asked_as(founder, "client@shop", to, true)?, to, &claimed.addresses)?;
             is_refused(&asked_as(founder, "stranger@shop", to, false)?, "a stranger")?;
@@ -400,10 +263,10 @@ fn a_process_tree_ends_with_its_endpoint_whoever_dies_first() -> anyhow::Result<
     with_own(Own::Host, || {
         let Shop(mut founder) = Shop::open()?;
         let server = start_serving(&founder, "web@shop", &[])?;
-        let web = attached(&founder.node, "web@shop")?;
+        let web = attached(&ask(&founder.node, &["attachments"])?, "web@shop")?;
         let _sweep = Sweep::after(&web);
         let client = start_serving(&founder, "client@shop", &["--id", "client-1"])?;
-        let known = attached(&founder.node, "client@shop")?;
+        let known = attached(&ask(&founder.node, &["attachments"])?, "client@shop")?;
         let (to, claim) = (web.addresses[0], known.addresses[0]);
 
         // The node dies. What is pinned goes on deciding.
@@ -424,7 +287,7 @@ fn a_process_tree_ends_with_its_endpoint_whoever_dies_first() -> anyhow::Result<
 
         // The one that lived on is attached as before.
         let mut server = start_serving(&founder, "web@shop", &["--id", "left-behind"])?;
-        let web = attached(&founder.node, "web@shop")?;
+        let web = attached(&ask(&founder.node, &["attachments"])?, "web@shop")?;
         is_seen(&asked_in(Some(&known.group), web.addresses[0], None, true)?, web.addresses[0], &[])?;
         // Somebody takes an address from the host: it is put back.
         kernel::run("ip", &["address", "del", &format!("{}/32", web.addresses[0]), "dev", "lo"])?;
