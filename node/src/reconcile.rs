@@ -7,7 +7,7 @@ use selvedge_consensus::QuorumStatus;
 use selvedge_fabric::{
     UnixMs,
     event::{EventSink as _, Severity},
-    plan::Plan,
+    plan::{Plan, Routing},
     planner::{Local, Prepared, plan_with},
     policy::PolicyState,
     record::{Body, Enforced},
@@ -18,7 +18,12 @@ use selvedge_membership::Membership;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, events::Events, packets::Packets};
+use crate::{
+    clock,
+    daemon::OverlayCell,
+    events::Events,
+    packets::{PacketError, Packets},
+};
 
 /// Shortest time between two plans: a burst of facts makes one plan, not hundreds.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
@@ -86,11 +91,37 @@ impl Planner {
     }
 }
 
+/// What judges packets on this node: its router and its gates.
+pub struct Judges {
+    /// The routing half of the plan, which the overlay follows.
+    pub routing: watch::Sender<Arc<Routing>>,
+    /// The overlay, where and once it runs.
+    pub overlay: OverlayCell,
+    /// The gates.
+    pub packets: Packets,
+}
+
+impl Judges {
+    /// Puts a plan in force: when it returns, none of them judges a packet by an earlier one.
+    async fn apply(&self, plan: Arc<Plan>) -> Result<(), PacketError> {
+        self.routing.send_if_modified(|known| {
+            let changed = *known != plan.routing;
+            known.clone_from(&plan.routing);
+            changed
+        });
+        if let Some(overlay) = self.overlay.get() {
+            overlay.take_over();
+        }
+        // Last, because it tells those who wait that the plan is in force.
+        self.packets.apply(plan).await
+    }
+}
+
 /// Plans whenever something changed, until `stop`, and announces which revision is enforced.
 pub async fn run(
     mut planner: Planner,
     out: watch::Sender<Arc<Plan>>,
-    packets: Packets,
+    judges: Judges,
     membership: Membership,
     events: Events,
     stop: CancellationToken,
@@ -104,7 +135,7 @@ pub async fn run(
         let enforced = Enforced { epoch, revision: plan.revision, hash: plan.hash };
         let plan = Arc::new(plan);
         out.send_replace(plan.clone());
-        let applied = packets.apply(plan).await;
+        let applied = judges.apply(plan).await;
         if let Err(error) = &applied {
             events.emit(Severity::Warning, "not-enforced", "dataplane", error.to_string());
         }

@@ -26,15 +26,23 @@ use selvedge_transport::Transport;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::overlay::OverlayCell;
 use self::{
     admission::Admitted,
-    overlay::OverlayCell,
+    overlay::Circuit,
     parts::{Parts, Reached},
     workloads::Snapshots,
 };
 use crate::{
-    backend::Node, config::NodeConfig, endpoints::Endpoints, events::Events, files, follow::PolicySource,
-    identity::DataDir, reconcile::Planner, renew::CertificateClock,
+    backend::Node,
+    config::NodeConfig,
+    endpoints::Endpoints,
+    events::Events,
+    files,
+    follow::PolicySource,
+    identity::DataDir,
+    reconcile::{Judges, Planner},
+    renew::CertificateClock,
 };
 
 /// Runs a node until `stop`.
@@ -96,10 +104,13 @@ impl Daemon {
         if !packets.is_on() {
             local.send_replace(Local { me: Some(me.clone()), ..Local::default() });
         }
-        parts.start_reconcile(planner, plan, &packets, &membership);
+        let overlay = OverlayCell::default();
+        let (routing, routing_rx) = watch::channel(Arc::clone(&plan_rx.borrow().routing));
+        let judges = Judges { routing, overlay: overlay.clone(), packets: packets.clone() };
+        parts.start_reconcile(planner, plan, judges, &membership);
 
-        let overlay =
-            parts.start_overlay(&bound, &source, &membership, &sealing, plan_rx.clone(), local.clone());
+        let circuit = Circuit { plan: plan_rx.clone(), routing: routing_rx, overlay: overlay.clone() };
+        parts.start_overlay(&bound, &source, &membership, &sealing, circuit, local.clone());
         parts.start_roles(&bound, &source, &membership, sealing, liveness);
         parts.start_carriers(&bound, revocations.enforced(), &membership, &endpoints);
 

@@ -29,6 +29,16 @@ use crate::{
     pki::SealingKey,
 };
 
+/// The overlay's place in the circuit: what it follows, and where it is found once it runs.
+pub(super) struct Circuit {
+    /// The plan, for the TUN.
+    pub(super) plan: watch::Receiver<Arc<Plan>>,
+    /// Its routing half, for the router.
+    pub(super) routing: watch::Receiver<Arc<Routing>>,
+    /// The overlay.
+    pub(super) overlay: OverlayCell,
+}
+
 /// The overlay, once it runs; never, where it is off.
 pub(crate) type OverlayCell = Arc<OnceLock<Overlay>>;
 
@@ -40,12 +50,11 @@ impl Parts {
         source: &PolicySource,
         membership: &Membership,
         sealing: &SealingKey,
-        plan: watch::Receiver<Arc<Plan>>,
+        circuit: Circuit,
         local: watch::Sender<Local>,
-    ) -> OverlayCell {
-        let cell = OverlayCell::default();
+    ) {
         if self.config.overlay.enabled == Enabled::Off {
-            return cell;
+            return;
         }
         let starting = Starting {
             config: self.config.overlay.clone(),
@@ -54,13 +63,13 @@ impl Parts {
             membership: membership.clone(),
             sealing_secret: sealing.secret(),
             policy: source.policy(),
-            plan,
+            plan: circuit.plan,
+            routing: circuit.routing,
             local,
             events: self.events.clone(),
-            cell: Arc::clone(&cell),
+            cell: circuit.overlay,
         };
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(starting.run()));
-        cell
     }
 }
 
@@ -73,6 +82,7 @@ struct Starting {
     sealing_secret: Zeroizing<[u8; 32]>,
     policy: watch::Receiver<Arc<PolicyState>>,
     plan: watch::Receiver<Arc<Plan>>,
+    routing: watch::Receiver<Arc<Routing>>,
     local: watch::Sender<Local>,
     events: Events,
     cell: OverlayCell,
@@ -101,23 +111,22 @@ impl Starting {
             }
         };
         let tun = Arc::new(Replaceable::new(Arc::new(device)));
-        let (routing_out, routing) = watch::channel(Arc::clone(&self.plan.borrow().routing));
         let overlay = Overlay::start(Options {
             transport: self.transport.clone(),
             me: self.me,
             sealing_secret: self.sealing_secret.clone(),
-            routing,
+            routing: self.routing,
             tun: Arc::<Replaceable>::clone(&tun),
             direct: self.config.direct,
         });
         let facts = overlay.facts();
-        // Set once, here.
-        let _ = self.cell.set(overlay);
+        // Set once, here. What was put in force before was not waited for.
+        self.cell.get_or_init(|| overlay).take_over();
         self.local.send_modify(|local| local.tun = true);
         tracing::info!(tun = %self.config.tun, mtu = self.config.mtu, "overlay started");
         let announced = announce(facts, self.membership);
         let tended = Tended { wanted, tun, plan: self.plan.clone(), events: self.events };
-        tokio::join!(hand_on(self.plan, routing_out), announced, tended.run());
+        tokio::join!(announced, tended.run());
     }
 
     /// The fabric's parameters and this node's addresses, when it is admitted.
@@ -131,18 +140,6 @@ impl Starting {
             }
             self.plan.changed().await.ok()?;
         }
-    }
-}
-
-/// Hands the routing half of the plan on when it changed.
-async fn hand_on(mut plan: watch::Receiver<Arc<Plan>>, routing: watch::Sender<Arc<Routing>>) {
-    while plan.changed().await.is_ok() {
-        let newest = Arc::clone(&plan.borrow_and_update().routing);
-        routing.send_if_modified(|known| {
-            let changed = *known != newest;
-            *known = newest;
-            changed
-        });
     }
 }
 

@@ -28,9 +28,8 @@ use crate::{
     gate::PolicyGate,
     identity::{Contact, DataDir, Identity},
     issuer::IssuerSource,
-    packets::Packets,
     pki::{NodeKey, SealingKey},
-    reconcile::{self, Planner},
+    reconcile::{self, Judges, Planner},
     renew::Renewal,
     revocations::EmergencyRevocations,
 };
@@ -209,12 +208,12 @@ impl Parts {
         &self,
         planner: Planner,
         plan: watch::Sender<Arc<Plan>>,
-        packets: &Packets,
+        judges: Judges,
         membership: &Membership,
     ) {
-        let (packets, membership) = (packets.clone(), membership.clone());
+        let membership = membership.clone();
         let (events, stop) = (self.events.clone(), self.stop.clone());
-        self.tasks.spawn(reconcile::run(planner, plan, packets, membership, events, stop));
+        self.tasks.spawn(reconcile::run(planner, plan, judges, membership, events, stop));
     }
 
     /// What this node does by its role.

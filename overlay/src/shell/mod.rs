@@ -50,7 +50,7 @@ pub struct Options {
     pub me: NodeId,
     /// The secret half of the sealing key with which it was admitted (X25519).
     pub sealing_secret: Zeroizing<[u8; 32]>,
-    /// The routing half of the plan.
+    /// The routing half of the plan. The overlay follows it soon; [`Overlay::take_over`] makes it follow now.
     pub routing: watch::Receiver<Arc<Routing>>,
     /// Where packets of this host come from and go to.
     pub tun: Arc<dyn Tun>,
@@ -70,9 +70,28 @@ pub struct Overlay {
 /// What the task and those who ask it share.
 struct Shared {
     router: Mutex<Router>,
+    routing: watch::Receiver<Arc<Routing>>,
+    /// What the router was given last.
+    taken: Mutex<Option<Arc<Routing>>>,
+    started: Instant,
 }
 
 impl Shared {
+    /// Gives the router the newest routing, unless it has it. Locked from end to end: an older one never
+    /// follows a newer one.
+    fn take_over(&self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = Arc::clone(&self.routing.borrow());
+        if taken.as_ref().is_none_or(|taken| !Arc::ptr_eq(taken, &newest)) {
+            self.router().handle_plan(Arc::clone(&newest), self.now());
+            *taken = Some(newest);
+        }
+    }
+
+    fn now(&self) -> Micros {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn router(&self) -> MutexGuard<'_, Router> {
         self.router.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +103,12 @@ impl Overlay {
     pub fn start(options: Options) -> Self {
         let Options { transport, me, sealing_secret, routing, tun, direct } = options;
         let settings = Settings { me, sealing_secret, first_session: random(), direct };
-        let shared = Arc::new(Shared { router: Mutex::new(Router::new(settings)) });
+        let shared = Arc::new(Shared {
+            router: Mutex::new(Router::new(settings)),
+            routing: routing.clone(),
+            taken: Mutex::default(),
+            started: Instant::now(),
+        });
         let (inbox, datagrams) = Inbox::new();
         transport.handle(Alpn::Link, inbox.clone());
         let (facts_out, facts) = watch::channel(Arc::new(Vec::new()));
@@ -96,7 +120,6 @@ impl Overlay {
             tun,
             inbox,
             datagrams,
-            started: Instant::now(),
             packets: Vec::new(),
             facts: facts_out,
             told_at: 0,
@@ -104,6 +127,11 @@ impl Overlay {
         tasks.spawn(stop.clone().run_until_cancelled_owned(mover.run()));
         tasks.close();
         Self { shared, facts, tasks, stop }
+    }
+
+    /// Follows the newest routing. When it returns, no packet is judged by an earlier one.
+    pub fn take_over(&self) {
+        self.shared.take_over();
     }
 
     /// The links that work, as facts for other nodes; changes when a link comes or goes, and now and then
@@ -154,7 +182,6 @@ struct Mover {
     tun: Arc<dyn Tun>,
     inbox: Arc<Inbox>,
     datagrams: mpsc::Receiver<(NodeId, Bytes)>,
-    started: Instant,
     /// On the way to the TUN.
     packets: Vec<Bytes>,
     facts: watch::Sender<Arc<Vec<LinkFact>>>,
@@ -166,15 +193,12 @@ impl Mover {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut received, mut outgoing, mut tun_resumes) = (Vec::with_capacity(BATCH), Vec::new(), 0);
-        let first = self.routing.borrow_and_update().clone();
-        self.shared.router().handle_plan(first, self.now());
+        self.routing.mark_unchanged();
+        self.shared.take_over();
         loop {
             tokio::select! {
                 _ = tick.tick() => self.tick(),
-                Ok(()) = self.routing.changed() => {
-                    let routing = self.routing.borrow_and_update().clone();
-                    self.shared.router().handle_plan(routing, self.now());
-                }
+                Ok(()) = self.routing.changed() => self.shared.take_over(),
                 _ = self.datagrams.recv_many(&mut received, BATCH) => self.take_datagrams(&mut received),
                 result = self.tun.receive(&mut outgoing), if self.now() >= tun_resumes => match result {
                     Ok(()) => self.take_packets(&mut outgoing),
@@ -189,7 +213,7 @@ impl Mover {
     }
 
     fn now(&self) -> Micros {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+        self.shared.now()
     }
 
     fn tick(&mut self) {

@@ -168,6 +168,19 @@ async fn packets_go_over_a_processor_and_around_one_that_dies() {
     fabric.stop().await;
 }
 
+#[tokio::test]
+async fn what_is_taken_over_holds_at_once() {
+    let fabric = Fabric::start(2, &[(1, 2)]);
+    fabric.until("a link", |fabric| fabric.path(1, 2) == Some(2)).await;
+    // Until this test waits nothing else runs, so only the call can have brought it about.
+    let node = &fabric.nodes[&1];
+    node.plan.send_replace(Arc::default());
+    assert_eq!(fabric.path(1, 2), Some(2), "the router has not seen it yet");
+    node.overlay.take_over();
+    assert_eq!(fabric.path(1, 2), None);
+    fabric.stop().await;
+}
+
 /// Prints what one packet costs at several sizes, directly and over a processor; asserts nothing about
 /// it. `cargo test --release -p selvedge-overlay -- --ignored --nocapture what_packets_cost`
 #[tokio::test(flavor = "multi_thread")]
