@@ -35,7 +35,7 @@ use crate::{
     refusals::Refusals,
     serve,
     tls::LocalIdentity,
-    unreachable::Unreachable,
+    unreachable::{self, Unreachable},
 };
 
 /// How long [`Transport::close`] waits for peers to be told and tasks to end.
@@ -160,9 +160,7 @@ impl Transport {
         });
         shared.tasks.spawn(accept::run(Arc::clone(&shared)));
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
-        let told = Arc::clone(&shared);
-        let listening = ear.listen(move |address| told.handle_unreachable(address));
-        shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(listening));
+        shared.tasks.spawn(unreachable::run(Arc::clone(&shared), ear));
         Ok(Self(shared))
     }
 

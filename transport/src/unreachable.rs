@@ -85,6 +85,12 @@ impl Shared {
     }
 }
 
+/// Hears what is said to the socket of `shared` until that is stopped.
+pub(crate) async fn run(shared: Arc<Shared>, ear: Ear) {
+    let told = Arc::clone(&shared);
+    shared.stop.run_until_cancelled(ear.listen(move |address| told.handle_unreachable(address))).await;
+}
+
 /// Hears what is said to a socket.
 #[derive(Debug)]
 pub(crate) struct Ear(tokio::net::UdpSocket);
