@@ -38,6 +38,8 @@ struct Inner {
 struct Peer {
     heard: Option<Instant>,
     rtts: VecDeque<Duration>,
+    /// The shortest answer since it was heard again, the unmeasured ones included.
+    nearest: Option<Duration>,
     /// Answers that are not measured yet.
     warming_up: u32,
 }
@@ -70,9 +72,11 @@ impl Contacts {
         let entry = inner.peers.entry(peer).or_default();
         if entry.heard.replace(now).is_none_or(|before| now.duration_since(before) > silence) {
             entry.rtts.clear();
+            entry.nearest = None;
             entry.warming_up = WARM_UP;
         }
         if let Some(rtt) = rtt {
+            entry.nearest = Some(entry.nearest.map_or(rtt, |nearest| nearest.min(rtt)));
             if entry.warming_up > 0 {
                 entry.warming_up -= 1;
                 return;
@@ -104,6 +108,15 @@ impl Contacts {
         let inner = self.lock();
         let of = |id| inner.peers.get(&id).and_then(|p| percentile_99(&p.rtts));
         peers.filter_map(of).max()
+    }
+
+    /// Within which time `count` of `peers` answered at their best: good before there is a measurement,
+    /// where otherwise no answer would come in time to be measured. `None` while fewer ever answered.
+    pub(crate) fn reach(&self, peers: impl Iterator<Item = u64>, count: usize) -> Option<Duration> {
+        let inner = self.lock();
+        let mut shortest: Vec<_> = peers.filter_map(|id| inner.peers.get(&id)?.nearest).collect();
+        shortest.sort_unstable();
+        shortest.get(count.checked_sub(1)?).copied()
     }
 
     /// Forgets peers that are no members any more.
@@ -165,6 +178,10 @@ mod tests {
         tokio::time::advance(SILENCE * 2).await;
         answers(&contacts, 8, STALLED).await;
         assert_eq!(rtt(&contacts), None, "not measured yet");
+        assert_eq!(contacts.reach([1, 2].into_iter(), 1), Some(STALLED));
+        contacts.heard(2, Some(NEAR), SILENCE);
+        let reach = |count| contacts.reach([1, 2].into_iter(), count);
+        assert_eq!((reach(1), reach(2), reach(3)), (Some(NEAR), Some(STALLED), None));
         answers(&contacts, 50, NEAR).await;
         assert_eq!(rtt(&contacts), Some(NEAR));
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     core::Core,
-    timers::Timers,
+    timers::{ELECTION_PER_RTT, MAX_ELECTION, Timers},
     types::LogIndex,
     wire::{Answer, Ask},
 };
@@ -28,6 +28,12 @@ const WAIT: std::ops::Range<f64> = 1.0..1.7;
 /// A pre-vote is given up after this part of an election timeout, which holds three round trips at
 /// least: the dead leader itself is among those asked, and must not hold up the next attempt.
 const PRE_VOTES_PER_ELECTION: u32 = 3;
+/// While too few answer and none says no, the next attempt is given twice the time: perhaps they are
+/// farther away than is known yet. So often at most.
+const MAX_STRAIN: u32 = 4;
+/// Longest that a pre-vote is waited for: twice the longest round trip that elections are made for.
+const MAX_PRE_VOTE: Duration =
+    Duration::from_millis(2 * MAX_ELECTION.as_millis() as u64 / ELECTION_PER_RTT as u64);
 /// Pause after a refused pre-vote, in election timeouts.
 const RETRY: std::ops::Range<f64> = 0.1..0.3;
 
@@ -55,12 +61,14 @@ struct Countdown {
     factor: f64,
     /// How long the last attempt must be over, in election timeouts.
     pause: f64,
+    /// How often in a row the others were too far away to be heard in time.
+    strain: u32,
 }
 
 impl Countdown {
     fn new(seed: u64, now: Instant) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        let mut countdown = Self { random, attempt: now, factor: 1.0, pause: 1.0 };
+        let mut countdown = Self { random, attempt: now, factor: 1.0, pause: 1.0, strain: 0 };
         countdown.restart(now);
         countdown
     }
@@ -69,7 +77,7 @@ impl Countdown {
     fn restart(&mut self, now: Instant) {
         self.attempt = now;
         self.factor = self.random.random_range(WAIT);
-        self.pause = self.factor;
+        self.pause = self.factor * f64::from(1 << self.strain);
     }
 
     /// After the others said no. Mostly they heard the leader a moment later than this voter did, so
@@ -77,6 +85,23 @@ impl Countdown {
     fn retry(&mut self, now: Instant) {
         self.attempt = now;
         self.pause = self.random.random_range(RETRY);
+    }
+
+    /// After too few said anything in time.
+    fn retry_with_patience(&mut self, now: Instant) {
+        self.strain = (self.strain + 1).min(MAX_STRAIN);
+        self.retry(now);
+    }
+
+    /// A leader was heard: all is well.
+    const fn relax(&mut self) {
+        self.strain = 0;
+    }
+
+    /// How long the next pre-vote is waited for.
+    fn patience(&self, timers: &Timers) -> Duration {
+        let least = timers.election / PRE_VOTES_PER_ELECTION;
+        least.saturating_mul(1 << self.strain).min(MAX_PRE_VOTE.max(least))
     }
 
     fn is_over(&self, now: Instant, leader_silence: Duration, timers: &Timers) -> bool {
@@ -100,11 +125,15 @@ pub(crate) async fn run(core: Arc<Core>, seed: u64) {
             continue;
         }
         let timers = core.link.timers();
+        if core.leader_silence() < timers.election {
+            countdown.relax();
+        }
         let alone = voters.len() == 1;
         if alone || countdown.is_over(Instant::now(), core.leader_silence(), &timers) {
-            match campaign(&core, &timers).await {
+            match campaign(&core, &timers, countdown.patience(&timers)).await {
                 Campaign::Started => countdown.restart(Instant::now()),
                 Campaign::Declined => countdown.retry(Instant::now()),
+                Campaign::Unheard => countdown.retry_with_patience(Instant::now()),
             }
         }
         if alone {
@@ -118,10 +147,12 @@ pub(crate) async fn run(core: Arc<Core>, seed: u64) {
 enum Campaign {
     Started,
     Declined,
+    /// Nobody said no, but too few said anything.
+    Unheard,
 }
 
-/// Asks all voters, and starts an election if a majority would vote for this node.
-async fn campaign(core: &Core, timers: &Timers) -> Campaign {
+/// Asks all voters, and starts an election if a majority would vote for this node `within` that time.
+async fn campaign(core: &Core, timers: &Timers, within: Duration) -> Campaign {
     let last = match core.store.last_log_id() {
         Ok(last) => last,
         Err(error) => {
@@ -132,16 +163,18 @@ async fn campaign(core: &Core, timers: &Timers) -> Campaign {
     let configurations = core.metrics().membership_config.membership().get_joint_config().clone();
     let mut granted = BTreeSet::from([core.id]);
     let voters = core.voters();
-    let within = timers.election / PRE_VOTES_PER_ELECTION;
     let asks = voters.iter().filter(|(id, _)| **id != core.id).map(|(id, member)| async move {
         let answer = core.link.call(Some(*id), &member.name, Ask::PreVote { last }, Some(within)).await;
-        matches!(answer, Ok(Answer::PreVote { granted: true })).then_some(*id)
+        (*id, answer.ok())
     });
     let mut answers: FuturesUnordered<_> = asks.collect();
+    let mut otherwise = Campaign::Unheard;
     while !is_majority(&configurations, &granted) {
         match answers.next().await {
-            Some(voter) => granted.extend(voter),
-            None => return Campaign::Declined,
+            Some((voter, Some(Answer::PreVote { granted: true }))) => granted.extend([voter]),
+            Some((_, Some(_))) => otherwise = Campaign::Declined,
+            Some((_, None)) => {}
+            None => return otherwise,
         }
     }
     if core.leader_silence() < timers.election && voters.len() > 1 {
@@ -165,9 +198,14 @@ pub(crate) async fn heartbeats(core: Arc<Core>) {
             core.link.set_quorum(false);
             continue;
         }
-        let others = core.voters().into_keys().filter(|id| *id != core.id);
-        // Until it has measured, a new leader keeps what the one before it said.
-        if let Some(rtt) = core.link.contacts.rtt(others) {
+        let voters = core.voters();
+        let others = voters.keys().copied().filter(|id| *id != core.id);
+        // Until it has measured, a new leader keeps what the one before it said, unless its quorum cannot be
+        // that near.
+        let (known, quorum) = (core.link.rtt(), voters.len() / 2);
+        let measured = core.link.contacts.rtt(others.clone());
+        let at_least = || core.link.contacts.reach(others, quorum).filter(|reach| *reach > known);
+        if let Some(rtt) = measured.or_else(at_least) {
             core.link.set_rtt(rtt);
         }
         core.link.set_quorum(core.quorum_is_fresh());
@@ -205,6 +243,26 @@ mod tests {
         assert!(!is_majority(&both, &BTreeSet::from([1, 2, 3])));
         assert!(is_majority(&both, &BTreeSet::from([1, 3, 4])));
         assert!(!is_majority(&[], &BTreeSet::from([1])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_grows_while_nobody_is_heard_and_is_bounded() {
+        let timers = Timers::default();
+        let mut countdown = Countdown::new(7, Instant::now());
+        let least = countdown.patience(&timers);
+        assert_eq!(least, timers.election / 3);
+        countdown.retry_with_patience(Instant::now());
+        assert_eq!(countdown.patience(&timers), least * 2);
+        countdown.retry(Instant::now());
+        assert_eq!(countdown.patience(&timers), least * 2, "somebody said no: that tells no distance");
+        for _ in 0..100 {
+            countdown.retry_with_patience(Instant::now());
+        }
+        assert_eq!(countdown.patience(&timers), MAX_PRE_VOTE);
+        let far = timers.scaled(MAX_ELECTION);
+        assert_eq!(countdown.patience(&far), far.election / 3, "never less than three to an election");
+        countdown.relax();
+        assert_eq!(countdown.patience(&timers), least);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! The kernel reports a received "port unreachable" only to a *connected* socket (RFC 1122, section
 //! 4.1.3.3; `udp(7)`), as ECONNREFUSED of the next call. QUIC's one unconnected socket never hears of it.
-//! The byte that is sent is no QUIC packet, and too short for a stateless reset: a live endpoint drops it.
+//! What is sent is a packet that a live endpoint drops ([`UNANSWERED`]).
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,8 @@ use std::{
 };
 
 use selvedge_fabric::key::NodeId;
+use selvedge_transport::UNANSWERED;
 
-/// A byte whose "fixed bit" is not set (RFC 9000, section 17), so that no QUIC endpoint takes it.
-const POKE: [u8; 1] = [0];
 /// A socket that was not used for so long is closed.
 const IDLE_MS: u64 = 10_000;
 
@@ -31,7 +30,7 @@ pub(crate) struct Poker {
 }
 
 impl Poker {
-    /// Sends a byte. True when an earlier one was refused.
+    /// Sends a packet. True when an earlier one was refused.
     pub(crate) fn poke(&mut self, peer: NodeId, address: SocketAddr, now_ms: u64) -> bool {
         if self.open.get(&peer).is_none_or(|open| open.address != address) {
             match connect(address) {
@@ -42,7 +41,7 @@ impl Poker {
         }
         let Some(open) = self.open.get_mut(&peer) else { return false };
         open.used_ms = now_ms;
-        is_refusal(open.socket.send(&POKE))
+        is_refusal(open.socket.send(&UNANSWERED))
     }
 
     /// The peers of which a refusal came in.

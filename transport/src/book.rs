@@ -1,5 +1,7 @@
 //! Where nodes are reached. Filled from seeds, policy and gossip by whoever knows; a wrong address
-//! costs a failed dial and nothing else, because every connection proves which node it leads to.
+//! costs a failed dial and nothing else, because every connection proves which node it leads to. That
+//! matters where clouds use the same private addresses: another node may be there. So it is remembered by
+//! which address a node was reached.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +15,14 @@ use crate::limits::MAX_ADDRESSES;
 
 /// Addresses by node name.
 #[derive(Debug, Default)]
-pub struct AddressBook(RwLock<BTreeMap<NodeName, Vec<SocketAddr>>>);
+pub struct AddressBook(RwLock<BTreeMap<NodeName, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    addresses: Vec<SocketAddr>,
+    /// Which of them led to the node last.
+    proven: Option<SocketAddr>,
+}
 
 impl AddressBook {
     /// Replaces the addresses of a node, best first; at most 8 are kept. None forgets the node.
@@ -23,14 +32,44 @@ impl AddressBook {
         if addresses.is_empty() {
             book.remove(node);
         } else {
-            book.insert(node.clone(), addresses);
+            let proven = book.get(node).and_then(|entry| entry.proven);
+            let proven = proven.filter(|proven| addresses.contains(proven));
+            book.insert(node.clone(), Entry { addresses, proven });
+        }
+    }
+
+    /// Notes that a connection at this address was with the node.
+    pub(crate) fn prove(&self, node: &NodeName, address: SocketAddr) {
+        let mut book = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = book.get_mut(node).filter(|entry| entry.addresses.contains(&address)) {
+            entry.proven = Some(address);
         }
     }
 
     /// The addresses of a node; empty when none is known.
     #[must_use]
     pub fn get(&self, node: &NodeName) -> Vec<SocketAddr> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(node).cloned().unwrap_or_default()
+        self.look(node, |entry| entry.addresses.clone()).unwrap_or_default()
+    }
+
+    /// The addresses of a node in the order in which to try them: the one that led there last goes first.
+    pub(crate) fn to_try(&self, node: &NodeName) -> Vec<SocketAddr> {
+        let mut addresses = self.get(node);
+        let proven = self.look(node, |entry| entry.proven).flatten();
+        addresses.sort_by_key(|address| Some(*address) != proven);
+        addresses
+    }
+
+    /// Where the node is for certain: the address that led to it last, or the only one there is. At any
+    /// other, what answers or refuses may be somebody else.
+    #[must_use]
+    pub fn certain(&self, node: &NodeName) -> Option<SocketAddr> {
+        let only = |entry: &Entry| if let [only] = entry.addresses[..] { Some(only) } else { None };
+        self.look(node, |entry| entry.proven.or_else(|| only(entry))).flatten()
+    }
+
+    fn look<T>(&self, node: &NodeName, see: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(node).map(see)
     }
 
     /// All nodes with an address.
@@ -52,5 +91,23 @@ mod tests {
         assert_eq!((book.get(&node).len(), book.names()), (MAX_ADDRESSES, vec![node.clone()]));
         book.set(&node, Vec::new());
         assert_eq!((book.get(&node), book.names()), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn the_address_that_led_there_is_tried_first_and_is_certain() {
+        let (book, node) = (AddressBook::default(), NodeName::new("p1").expect("a name"));
+        let [inside, public, other] = [11, 12, 13].map(|host| SocketAddr::from(([10, 0, 0, host], 7401)));
+        book.set(&node, vec![inside]);
+        assert_eq!(book.certain(&node), Some(inside), "the only one");
+        book.set(&node, vec![inside, public]);
+        assert_eq!(book.certain(&node), None, "either may be somebody else's");
+        book.prove(&node, public);
+        book.prove(&node, other);
+        assert_eq!(book.certain(&node), Some(public));
+        assert_eq!((book.get(&node), book.to_try(&node)), (vec![inside, public], vec![public, inside]));
+        book.set(&node, vec![public, inside, other]);
+        assert_eq!(book.certain(&node), Some(public));
+        book.set(&node, vec![inside, other]);
+        assert_eq!(book.certain(&node), None, "it is not there any more");
     }
 }

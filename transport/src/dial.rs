@@ -130,7 +130,7 @@ pub(crate) fn start(shared: &Arc<Shared>, node: &NodeName, alpn: Alpn, outcome: 
 /// Tries the addresses of a node, each a little after the one before; the first that leads to the
 /// node wins.
 async fn dial(shared: &Arc<Shared>, node: &NodeName, alpn: Alpn) -> Result<Arc<Link>, RequestError> {
-    let addresses = shared.book.get(node);
+    let addresses = shared.book.to_try(node);
     if addresses.is_empty() {
         return Err(RequestError::Unknown(node.clone()));
     }

@@ -63,7 +63,7 @@ pub use crate::{
     join::join_request,
     judge::{Gate, MAX_CLOCK_SKEW},
     limits::{MAX_JOIN_REQUEST_BYTES, MAX_REFUSAL_BYTES, MAX_REQUEST_BYTES},
-    reach::is_port_closed,
+    reach::{UNANSWERED, is_port_closed},
     transport::{Counters, Options, Transport},
 };
 

@@ -2,7 +2,7 @@
 //!
 //! QUIC says nothing when a process is killed: its peers wait for the idle timeout. The system of the
 //! dead process's machine does say something, ICMP "port unreachable", but only a *connected* UDP
-//! socket is told. So a peer that keeps silent while a request waits is sent one byte from such a
+//! socket is told. So a peer that keeps silent while a request waits is sent [`UNANSWERED`] from such a
 //! socket. Two refusals in a row count; a machine that is off or a firewall that swallows ICMP gives
 //! none, and then the idle timeout decides. Forged ICMP messages cost us one redial.
 //!
@@ -27,15 +27,17 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(150);
 /// Refusals without a sign of life between them that count as evidence.
 const REFUSALS_NEEDED: u64 = 2;
-/// Shorter than any QUIC packet, so a living peer drops it unread.
-const PROBE: [u8; 1] = [0];
+/// A packet of QUIC that no endpoint answers and none believes, for asking whether a port is open: a
+/// version negotiation (RFC 9000, sections 6 and 17.2.1) with empty connection ids, which belong to no
+/// connection. On the wire it is like everything else between nodes.
+pub const UNANSWERED: [u8; 11] = [0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// Whether the system at `address` says that nobody listens on that UDP port. `false` means nothing.
 pub async fn is_port_closed(address: SocketAddr) -> bool {
     let local: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let Ok(socket) = UdpSocket::bind((local, 0)).await else { return false };
-    if socket.connect(address).await.is_err() || socket.send(&PROBE).await.is_err() {
+    if socket.connect(address).await.is_err() || socket.send(&UNANSWERED).await.is_err() {
         return false;
     }
     let mut answer = [0; 16];

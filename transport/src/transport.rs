@@ -411,6 +411,7 @@ impl Shared {
             self.refuse(&link.connection, link.peer.node.as_str(), &refusal);
             return Err(refusal);
         }
+        self.book.prove(&link.peer.node, link.connection.remote_address());
         self.tasks.spawn(serve::run(Arc::clone(self), Arc::clone(&link)));
         Ok(link)
     }

@@ -31,6 +31,7 @@ const MAX_FRAME_BYTES: usize = crate::frame::ETHERNET_BYTES + 65_535;
 #[derive(Debug)]
 pub struct Relay {
     exchange: Arc<Mutex<Exchange>>,
+    started: Instant,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -45,11 +46,17 @@ impl Relay {
             port.set_nonblocking(true).map_err(LabError::kernel("use a TAP without waiting"))?;
         }
         let (exchange, stop) = (Arc::new(Mutex::new(exchange)), Arc::new(AtomicBool::new(false)));
-        let (theirs, told) = (Arc::clone(&exchange), Arc::clone(&stop));
+        let (theirs, told, started) = (Arc::clone(&exchange), Arc::clone(&stop), Instant::now());
         let thread = std::thread::Builder::new().name("wide-area".to_owned());
-        let thread = thread.spawn(move || relay(&theirs, &ports, &told));
+        let thread = thread.spawn(move || relay(&theirs, &ports, started, &told));
         let thread = thread.map_err(LabError::kernel("start the relay"))?;
-        Ok(Self { exchange, stop, thread: Some(thread) })
+        Ok(Self { exchange, started, stop, thread: Some(thread) })
+    }
+
+    /// Since when it has been at work: the time by which frames are taken down.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// What the relay goes by, to look at and to change while it works. It waits meanwhile: be quick.
@@ -73,8 +80,7 @@ fn lock(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
 }
 
 /// Moves frames until it is told to stop. A port that fails is a cloud that is gone: the others go on.
-fn relay(exchange: &Mutex<Exchange>, ports: &[SyncDevice], stop: &AtomicBool) {
-    let started = Instant::now();
+fn relay(exchange: &Mutex<Exchange>, ports: &[SyncDevice], started: Instant, stop: &AtomicBool) {
     let mut buffer = vec![0; MAX_FRAME_BYTES];
     while !stop.load(Ordering::Relaxed) {
         let due = lock(exchange).next_due();

@@ -79,6 +79,11 @@ fn furnish() -> anyhow::Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"])?;
     run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
+    // As `ip netns` does for its first one. Before any node starts, or those that look at a copy of this
+    // table would not see the namespaces that are named later.
+    std::fs::create_dir_all("/run/netns")?;
+    run("mount", &["--bind", "/run/netns", "/run/netns"])?;
+    run("mount", &["--make-shared", "/run/netns"])?;
     let over = Path::new("/run/etc");
     for part in ["upper", "work"] {
         std::fs::create_dir_all(over.join(part))?;

@@ -32,6 +32,7 @@ pub mod program;
 mod shop;
 pub mod voting;
 pub mod workload;
+pub mod world;
 
 pub use newcomer::Newcomer;
 pub use node::LabNode;

@@ -24,4 +24,5 @@ mod rogue;
 mod siege;
 mod siege_nodes;
 mod two_clouds;
+mod wide_area;
 mod workload_alone;

@@ -134,6 +134,50 @@ async fn all_voters_restart_from_disk() {
     cluster.end().await;
 }
 
+/// Voters that start so far apart that no answer comes within the shortest time-outs, and that have not
+/// measured yet how far that is; and who led before does not come back.
+#[tokio::test(start_paused = true)]
+async fn voters_far_apart_elect_from_cold() {
+    for (seed, one_way_ms) in [(9, 110), (10, 150), (11, 250)] {
+        let what = format!("{one_way_ms} ms one way");
+        let cluster = Cluster::of_three(seed).await;
+        let dead = cluster.leader().await;
+        let mut nodes = ["p1", "p2", "p3"];
+        // It goes last, so that nobody leads after it.
+        nodes.sort_by_key(|node| *node == dead.as_str());
+        for node in nodes {
+            cluster.stop(node).await;
+            cluster.net.slow(&name(node), Duration::from_millis(one_way_ms));
+        }
+        let started = Instant::now();
+        for node in &nodes[..2] {
+            cluster.start(node).await;
+        }
+        let leads = |node: &&&str| cluster.net.replica(node).status().borrow().leader == Some(name(node));
+        while !nodes[..2].iter().any(|node| leads(&node)) {
+            assert!(started.elapsed() < PATIENCE * 2, "{what}: nobody leads");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let leader = name(nodes[..2].iter().find(leads).expect("one leads"));
+        println!("{what}: a leader after {:?}", started.elapsed());
+        let replica = cluster.net.replica(leader.as_str());
+        let deadline = Instant::now() + PATIENCE * 2;
+        while let Err(error) = replica.propose(fabric::write(TokenId(rand::random())), PATIENCE).await {
+            assert!(Instant::now() < deadline, "{what}: {error}");
+        }
+        println!("{what}: written after {:?}", started.elapsed());
+        // And it stays so, once they have measured.
+        sleep(Duration::from_secs(60)).await;
+        let term = replica.status().borrow().term;
+        sleep(Duration::from_secs(60)).await;
+        let status = replica.status().borrow().clone();
+        assert_eq!((status.leader.as_ref(), status.term), (Some(&leader), term), "{what}");
+        assert!(status.quorum, "{what}");
+        drop(replica);
+        cluster.end().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_voter_is_replaced_in_its_own_cloud_only() {
     let cluster = Cluster::of_three(8).await;

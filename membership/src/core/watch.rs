@@ -1,7 +1,7 @@
 //! What this node sees of other processors with its own eyes.
 //!
 //! Everything authentic that comes from a peer is a sign of life. A peer that is quiet is pinged; one that
-//! stays quiet is *poked*: a byte on a connected UDP socket, which tells at once when nothing listens there
+//! stays quiet is *poked*: a packet on a connected UDP socket, which tells at once when nothing listens there
 //! any more (ECONNREFUSED); what is said to other packets for it counts the same. Repeated refusals with no
 //! sign of life after the first of them are positive evidence, and so count long before silence does:
 //! silence alone may be a pause of the other side.
@@ -32,7 +32,7 @@ const ACCUSED_FOR_MS: u64 = 10_000;
 pub enum Nudge {
     /// A ping over the authenticated connection.
     Ping(NodeId),
-    /// A byte over the connected UDP socket.
+    /// A packet over the connected UDP socket.
     Poke(NodeId),
 }
 

@@ -11,10 +11,13 @@ impl Service {
         self.hear_unreachable(now.mono_ms);
         for nudge in self.watch.poll_nudges(now.mono_ms) {
             match nudge {
-                Nudge::Ping(peer) => self.send_probe(peer, &Probe::Ping),
+                // Processors answer only each other.
+                Nudge::Ping(peer) if self.detector.is_some() => self.send_probe(peer, &Probe::Ping),
+                Nudge::Ping(_) => {}
                 Nudge::Poke(peer) => {
                     let Some(node) = self.roster.get(&peer) else { continue };
-                    let address = self.parts.options.transport.book().get(&node.name).first().copied();
+                    // Elsewhere, another node's port may be what is closed.
+                    let address = self.parts.options.transport.book().certain(&node.name);
                     if address.is_some_and(|address| self.poker.poke(peer, address, now.mono_ms)) {
                         self.watch.handle_refused(peer, now.mono_ms);
                     }
@@ -31,10 +34,10 @@ impl Service {
             return;
         }
         for (&peer, node) in &self.roster {
-            // The one that is poked too; another may never have worked from here.
-            if let Some(address) = transport.book().get(&node.name).first() {
-                let before = self.unreachable.get(address).copied().unwrap_or(0);
-                let more = said.get(address).copied().unwrap_or(0).saturating_sub(before);
+            // The one that is poked too; at another there may be somebody else.
+            if let Some(address) = transport.book().certain(&node.name) {
+                let before = self.unreachable.get(&address).copied().unwrap_or(0);
+                let more = said.get(&address).copied().unwrap_or(0).saturating_sub(before);
                 (0..more.min(REFUSALS.into())).for_each(|_| self.watch.handle_refused(peer, now_ms));
             }
         }

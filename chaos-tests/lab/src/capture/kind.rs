@@ -6,9 +6,7 @@ use std::{
 };
 
 use super::Ports;
-use crate::frame::{
-    ARP, ETHERNET_BYTES, ICMP, ICMPV6, IPV4, IPV6, Ipv4, TCP, UDP, ethertype, u16_at, u32_at,
-};
+use crate::frame::{ARP, ETHERNET_BYTES, ICMPV6, IPV4, IPV6, Ipv4, TCP, UDP, ethertype, u16_at, u32_at};
 
 /// Most connections that are followed; what is beyond counts as foreign.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -44,7 +42,8 @@ pub enum Kind {
     Quic,
     /// The API: TCP that carries TLS and nothing else.
     ApiTls,
-    /// An error that a host or a gateway reports (ICMP, RFC 792): a port is closed, a packet too big.
+    /// What a host or a gateway has to report about a packet of the fabric (ICMP, RFC 792): a port is
+    /// closed, as while a node starts, or a packet is too big.
     Error,
     /// Anything else.
     Foreign,
@@ -92,18 +91,28 @@ impl Observer {
 
     fn ipv4(&mut self, packet: &[u8]) -> Option<Kind> {
         let ip = Ipv4::parse(packet)?;
-        if ip.protocol == ICMP {
-            return ip.is_error().then_some(Kind::Error);
+        if let Some(quoted) = ip.quoted {
+            let quoted = Ipv4::parse(&packet[quoted..ip.end])?;
+            return self.speaks(&quoted).map(|_| Kind::Error);
         }
         let (from, to) = ip.ports?;
         let ends = (SocketAddrV4::new(ip.source, from), SocketAddrV4::new(ip.destination, to));
         let body = &packet[ip.payload..ip.end];
-        let is_of = |ports: &BTreeSet<u16>| ports.contains(&from) || ports.contains(&to);
-        match ip.protocol {
-            UDP if is_of(&self.ports.quic) => self.quic(ends, body.get(8..)?).then_some(Kind::Quic),
-            TCP if is_of(&self.ports.tls) => self.tcp(ends, body)?.then_some(Kind::ApiTls),
-            _ => None,
+        match self.speaks(&ip)? {
+            UDP => self.quic(ends, body.get(8..)?).then_some(Kind::Quic),
+            _ => self.tcp(ends, body)?.then_some(Kind::ApiTls),
         }
+    }
+
+    /// The protocol of a packet, if it has to do with a port of the fabric.
+    fn speaks(&self, ip: &Ipv4) -> Option<u8> {
+        let (from, to) = ip.ports?;
+        let ports = match ip.protocol {
+            UDP => &self.ports.quic,
+            TCP => &self.ports.tls,
+            _ => return None,
+        };
+        (ports.contains(&from) || ports.contains(&to)).then_some(ip.protocol)
     }
 
     fn quic(&mut self, (from, to): Ends, datagram: &[u8]) -> bool {

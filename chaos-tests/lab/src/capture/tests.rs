@@ -101,12 +101,14 @@ fn neighbours_are_found_by_arp_and_discovery_and_the_rest_is_foreign() {
         frame[12..14].copy_from_slice(&frame::IPV6.to_be_bytes());
         frame
     };
-    let refused = framed(GATEWAY, &error(B, A, &packet(UDP, (A, 1), (B, 7401), b"")));
+    let refused = |port| framed(GATEWAY, &error(B, A, &packet(UDP, (A, 1), (B, port), b"")));
     let echo = framed(GATEWAY, &packet(1, (A, 1), (B, 1), b""));
-    let frames = [arp, ipv6(255, 135), ipv6(64, 135), ipv6(255, 128), refused, echo, vec![], vec![0; 14]];
+    let refusals = [refused(7401), refused(53)];
+    let frames = [arp, ipv6(255, 135), ipv6(64, 135), ipv6(255, 128), echo, vec![], vec![0; 14]];
     use Kind::{Arp, Error, Foreign, NeighbourDiscovery};
-    let expected = [Arp, NeighbourDiscovery, Foreign, Foreign, Error, Foreign, Foreign, Foreign];
+    let expected = [Arp, NeighbourDiscovery, Foreign, Foreign, Foreign, Foreign, Foreign];
     assert_eq!(kinds(&frames), expected);
+    assert_eq!(kinds(&refusals), [Error, Foreign]);
 }
 
 #[test]

@@ -167,3 +167,30 @@ fn wrong_wishes_are_told() {
         assert!(error.to_string().contains("aws, gcp"), "{error}");
     });
 }
+
+/// What the ground itself carries, so that one knows what a figure measured on it is worth:
+/// `cargo test --release -p selvedge-lab -- --ignored --nocapture what_the_relay_carries`.
+#[test]
+#[ignore = "a measurement"]
+fn what_the_relay_carries() {
+    const BYTES: usize = 512 << 20;
+    alone(|| {
+        for (what, conditions) in [("ideal", Conditions::IDEAL), ("20 ms", far())] {
+            let mut clouds = Clouds::new(&["aws", "gcp"], SEED, conditions).expect("clouds");
+            let server = clouds.host("aws", "server", Reach::Public).expect("a host");
+            let client = clouds.host("gcp", "client", Reach::Public).expect("a host");
+            let sent = vec![7; BYTES];
+            let started = Instant::now();
+            transfer(&server, &client, (public(&server), 80).into(), &sent);
+            let took = started.elapsed();
+            let gigabits = BYTES as f64 * 8.0 / 1e9 / took.as_secs_f64();
+            println!("{what}: {gigabits:.2} Gbit/s of TCP, one stream, {:?}", clouds.tally("gcp", "aws"));
+            let trips = 200_u32;
+            let started = Instant::now();
+            for _ in 0..trips {
+                assert!(pings(&client, public(&server)));
+            }
+            println!("{what}: {:?} a ping, the program's start included", started.elapsed() / trips);
+        }
+    });
+}
