@@ -15,7 +15,7 @@ use selvedge_chaos_tests::lab::{
     flood::Guest,
     islands::{Island, Islands},
     kernel::{Own, with_own},
-    metrics, shop,
+    metrics, pins, shop,
     workload::Workload,
 };
 use selvedge_transport::Alpn;
@@ -51,6 +51,7 @@ struct Scene {
     a: Workload,
     b: Workload,
     socket: UdpSocket,
+    to_closed: UdpSocket,
     /// At the port that is open to `a`, and at one that is open to nobody.
     guests: [Guest; 2],
     sent: u64,
@@ -77,9 +78,12 @@ impl Scene {
         let b = islands.workload("right", "b", "b@shop", &["udp/5000"])?;
         let a = islands.workload("left", "a", "a@shop", &[])?;
         let guests = [Guest::listen(&b, PORT, &[])?, Guest::listen(&b, CLOSED_PORT, &[])?];
-        let to = SocketAddr::new(b.addresses[0], PORT);
-        let socket = a.run(|| UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect(to).map(|()| s)))??;
-        Ok(Self { islands, a, b, socket, guests, sent: 0 })
+        let connected = |port| {
+            let to = SocketAddr::new(b.addresses[0], port);
+            a.run(|| UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect(to).map(|()| s)))
+        };
+        let (socket, to_closed) = (connected(PORT)??, connected(CLOSED_PORT)??);
+        Ok(Self { islands, a, b, socket, to_closed, guests, sent: 0 })
     }
 
     fn v4(workload: &Workload) -> anyhow::Result<[u8; 4]> {
@@ -157,6 +161,28 @@ impl Scene {
     fn runs(&self, island: &str) -> bool {
         self.islands.run(island, &["status"]).is_ok_and(|done| done.code == 0)
     }
+}
+
+/// Somebody at the source takes away, by hand and again and again, what judges its workloads and what drops
+/// what was not judged. So its packets come to the node's router, which judges by itself.
+fn ungated_source(scene: &Scene) -> anyhow::Result<()> {
+    let listed = scene.islands.ask("left", &["attachments"])?;
+    let interface = listed[0]["interface"].as_str().context("its interface")?;
+    let (before, arrived) = (scene.refused("left", "no-contract")?, scene.arrived());
+    eventually("nothing comes to the router", PATIENCE, || {
+        // One of them may be about to be put back.
+        let _ = scene.islands.exec("left", &["tc", "qdisc", "del", "dev", interface, "clsact"]);
+        let mine = pins::links()?.into_iter().filter(|pin| pin.iter().any(|part| part == "left"));
+        mine.for_each(|pin| drop(pins::detach(&pin)));
+        (0..10).try_for_each(|_| scene.to_closed.send(MARKER).map(drop))?;
+        let now = scene.refused("left", "no-contract")?;
+        ensure!(now >= before + 100, "{} refused there", now - before);
+        Ok(())
+    })?;
+    std::thread::sleep(A_MOMENT);
+    ensure!(scene.arrived() == arrived && scene.guests[1].arrived() == 0, "it arrived");
+    println!("gates of the source taken away: no-contract at left, by its router");
+    Ok(())
 }
 
 /// The processor between the two was taken over: it has its keys, and everything passes through it.
@@ -343,6 +369,8 @@ fn drill() -> anyhow::Result<()> {
 
 fn pass(scene: &mut Scene) -> anyhow::Result<()> {
     scene.flows().context("while all are honest")?;
+    ungated_source(scene)?;
+    scene.flows().context("with the gates back")?;
     let frame = dishonest_processor(scene)?;
     ensure!(frame.starts_with(&[FRAME, SEALED]) && frame.len() > at::PAYLOAD);
     dishonest_source(scene, &frame)

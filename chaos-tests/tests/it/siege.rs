@@ -157,6 +157,27 @@ impl Siege {
         self.restart()
     }
 
+    /// Every file of the replica is overwritten: the node says so and does not start.
+    fn replica_overwritten(&mut self) -> anyhow::Result<()> {
+        self.founder.node.kill()?;
+        let (raft, aside) = (self.founder.node.data().join("raft"), self.founder.node.dir.join("aside"));
+        kernel::run("cp", &["-a", &raft.to_string_lossy(), &aside.to_string_lossy()])?;
+        overwrite(&raft)?;
+        let ended = Newcomer::run(&self.founder.node.config())?.ends()?;
+        ensure!(ended.code == 1 && ended.stderr.contains("raft"), "{}: {}", ended.code, ended.stderr);
+        fs::remove_dir_all(&raft)?;
+        fs::rename(&aside, &raft)?;
+        self.restart()
+    }
+
+    /// Every file of the facts is overwritten: the node sets them aside and starts.
+    fn facts_overwritten(&mut self) -> anyhow::Result<()> {
+        self.founder.node.kill()?;
+        overwrite(&self.founder.node.data().join("facts"))?;
+        self.restart()?;
+        event(&self.founder.node, "facts-set-aside", &[])
+    }
+
     /// The links' pins are removed while the node runs.
     fn unpinned(&mut self) -> anyhow::Result<()> {
         let links = pins::links()?;
@@ -263,6 +284,20 @@ impl Siege {
     }
 }
 
+/// Overwrites every file below a directory.
+fn overwrite(directory: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            overwrite(&path)?;
+        } else {
+            let length = usize::try_from(fs::metadata(&path)?.len())?;
+            fs::write(&path, vec![0x5a; length.max(4_096)])?;
+        }
+    }
+    Ok(())
+}
+
 fn ends_with(pin: &Path, word: &str) -> bool {
     pin.to_string_lossy().ends_with(word)
 }
@@ -311,6 +346,8 @@ fn besiege(siege: &mut Siege) -> anyhow::Result<()> {
     siege.without_loss("full disk", Siege::disk_full)?;
     siege.without_loss("damaged attachments", |s| s.damaged("attachments.json"))?;
     siege.without_loss("damaged endpoints", |s| s.damaged("endpoints.json"))?;
+    siege.without_loss("replica overwritten", Siege::replica_overwritten)?;
+    siege.without_loss("facts overwritten", Siege::facts_overwritten)?;
     siege.without_loss("pins removed", Siege::unpinned)?;
     siege.while_sieged("programs detached", Siege::detached)?;
     siege.goes_on()?;
