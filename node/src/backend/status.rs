@@ -162,6 +162,9 @@ impl Node {
             waiting_for.push("the policy: no other node has sent it yet".to_owned());
         } else if self.plan().revision == 0 {
             waiting_for.push("the first plan".to_owned());
+        } else if self.packets.in_force().borrow().is_none() {
+            // Until then nothing can be attached.
+            waiting_for.push("the first plan to be in force on packets".to_owned());
         }
         types::Readiness { ready: waiting_for.is_empty(), waiting_for }
     }
