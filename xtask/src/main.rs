@@ -27,6 +27,8 @@ Commands:
                the simulation: 10,000 seeds unless told; goes on where it was broken off
   soak mutants [--seeds N]
                each planted bug must be seen within 1,000 seeds
+  soak spread [--nodes N] [--seeds N]
+               how fast a fact reaches many nodes, beside Serf's model, and its bandwidth
   soak kill9|cloud-loss ...
                drills on real processes; --help tells their options
   ebpf build   builds the eBPF programs anew, into the committed object

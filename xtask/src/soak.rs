@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 /// Which program runs a soak: arguments of `cargo run`.
 fn program(what: &str) -> Option<&'static [&'static str]> {
     match what {
-        "sim" | "mutants" => Some(&["--profile", "soak", "-p", "selvedge-sim"]),
+        "sim" | "mutants" | "spread" => Some(&["--profile", "soak", "-p", "selvedge-sim"]),
         "kill9" | "cloud-loss" => Some(&["-p", "selvedge-chaos-tests", "--bin", "soak"]),
         _ => None,
     }
@@ -17,7 +17,7 @@ fn program(what: &str) -> Option<&'static [&'static str]> {
 pub(crate) fn run(root: &Path, mut args: impl Iterator<Item = String>) -> Result<()> {
     let what = args.next().unwrap_or_default();
     let Some(program) = program(&what) else {
-        bail!("soak takes `sim`, `mutants`, `kill9` or `cloud-loss`, not {what:?}");
+        bail!("soak takes `sim`, `mutants`, `spread`, `kill9` or `cloud-loss`, not {what:?}");
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

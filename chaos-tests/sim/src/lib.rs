@@ -12,6 +12,7 @@
 //! `chaos-tests` and by `consensus`; of the carrier there is a model (`world/mesh.rs`).
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on should fail there"))]
 
+pub mod dissemination;
 mod intent;
 mod invariants;
 mod mutant;

@@ -14,7 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use selvedge_sim::{Mutant, Outcome, Scenario, run};
+use selvedge_sim::{
+    Mutant, Outcome, Scenario,
+    dissemination::{Figure, Question, measure, model_ms},
+    run,
+};
 
 use crate::ledger::{Entry, Ledger};
 
@@ -44,6 +48,15 @@ enum Args {
         ledger: PathBuf,
         #[command(flatten)]
         of: Of,
+    },
+    /// How fast a new fact reaches many nodes, and what that costs each
+    Spread {
+        /// How many nodes
+        #[arg(long, default_value_t = 1_000)]
+        nodes: usize,
+        /// How many seeds
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
     },
     /// Plants each bug in turn, and tells with how many seeds it is seen
     Mutants {
@@ -82,6 +95,7 @@ fn main() -> ExitCode {
         Args::Seed { seed, of } => one(seed, of),
         Args::Sim { seeds, jobs, ledger, of } => many(seeds, jobs, ledger, of),
         Args::Mutants { seeds } => mutants(seeds),
+        Args::Spread { nodes, seeds } => spread(nodes, seeds),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -155,5 +169,47 @@ fn mutants(seeds: u64) -> Result<()> {
         }
         println!("{mutant:?}: seen by `{}` with seed {seed}", violation.invariant);
     }
+    Ok(())
+}
+
+/// Serf's defaults, then the product's own carrier over wide-area links.
+fn spread(nodes: usize, seeds: u64) -> Result<()> {
+    if nodes < 3 {
+        bail!("{nodes} nodes are too few: at least 3");
+    }
+    let like_serf = |loss_permille| Question {
+        seed: 0,
+        nodes,
+        fanout: 3,
+        interval_ms: 200,
+        delay_ms: 10,
+        loss_permille,
+        known: 0,
+    };
+    let at_once = Question { fanout: 5, interval_ms: 0, delay_ms: 75, ..like_serf(0) };
+    for (what, question) in [
+        ("each 200 ms to 3", like_serf(0)),
+        ("each 200 ms to 3, 5 % lost", like_serf(50)),
+        ("at once to 5, up to 75 ms away", at_once),
+    ] {
+        let figures: Vec<Figure> = (0..seeds).map(|seed| measure(Question { seed, ..question })).collect();
+        let known: Option<Vec<u64>> = figures.iter().map(|figure| figure.known_ms).collect();
+        let Some(mut known) = known else { bail!("{what}: a fact never reached 99.99 % of {nodes} nodes") };
+        known.sort_unstable();
+        let model_ms = model_ms(nodes, 3, 200, question.loss_permille);
+        println!(
+            "{nodes} nodes, {what}: 99.99 % know after {} ms (median of {seeds}), {} ms at most; Serf's model {model_ms:.0} \
+             ms; {} bytes/s a node on average, {} of the busiest",
+            known[known.len() / 2],
+            known[known.len() - 1],
+            figures.iter().map(|figure| figure.mean_bytes_per_s).sum::<u64>() / seeds.max(1),
+            figures.iter().map(|figure| figure.most_bytes_per_s).max().unwrap_or(0),
+        );
+    }
+    let full = measure(Question { known: nodes, ..like_serf(0) });
+    println!(
+        "everybody has a record of each of the {nodes}: {} bytes/s a node on average, {} of the busiest",
+        full.mean_bytes_per_s, full.most_bytes_per_s
+    );
     Ok(())
 }
