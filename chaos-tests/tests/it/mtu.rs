@@ -35,8 +35,9 @@ const INTERVAL: &str = "0.2";
 const PART: f64 = 0.5;
 /// Longest that nothing at all may come, seconds.
 const MAX_STALL_SECONDS: f64 = 1.0;
-/// Part of the segments that may have to be sent again.
-const MAX_RETRANSMITTED: f64 = 0.05;
+/// Part of the segments that may have to be sent again: links drop what is too much, which is how TCP finds
+/// its rate.
+const MAX_RETRANSMITTED: f64 = 0.1;
 /// Starts of a node that may look slow because the machine was busy with something else.
 const ATTEMPTS: usize = 3;
 /// The largest packet of every underlay, without IP and ICMP header.
