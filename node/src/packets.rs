@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,6 +65,8 @@ pub struct Packets {
     state: Arc<OnceLock<State>>,
     plan: watch::Receiver<Arc<Plan>>,
     in_force: watch::Sender<Option<Arc<Plan>>>,
+    /// The interface of the overlay; 0 while there is none.
+    carrier: Arc<AtomicU32>,
     mtu: u32,
     api_port: u16,
 }
@@ -97,7 +102,16 @@ impl Packets {
         plan: watch::Receiver<Arc<Plan>>,
     ) -> Self {
         let (in_force, _) = watch::channel(None);
-        Self { me: me.clone(), mode, state: Arc::default(), plan, in_force, mtu, api_port }
+        Self {
+            me: me.clone(),
+            mode,
+            state: Arc::default(),
+            plan,
+            in_force,
+            carrier: Arc::default(),
+            mtu,
+            api_port,
+        }
     }
 
     /// Opens the data plane, when the addresses of the fabric are known.
@@ -252,8 +266,9 @@ impl Packets {
     pub async fn apply(&self, plan: Arc<Plan>) -> Result<(), PacketError> {
         self.open(&plan)?;
         if self.is_on() {
-            let plan = plan.clone();
+            let (plan, carrier) = (plan.clone(), Arc::clone(&self.carrier));
             self.with(move |guarded| {
+                guarded.dataplane.set_carrier(carrier.load(Ordering::Acquire));
                 guarded.renumber(&plan)?;
                 Ok(guarded.dataplane.sync(TableImage::new(&plan)?)?)
             })
@@ -261,6 +276,19 @@ impl Packets {
         }
         self.in_force.send_replace(Some(plan));
         Ok(())
+    }
+
+    /// Says by which interface packets of other nodes arrive. Before that none are taken.
+    pub async fn carried_by(&self, ifindex: u32) {
+        self.carrier.store(ifindex, Ordering::Release);
+        let carrier = Arc::clone(&self.carrier);
+        // Where the data plane is not open yet, the first plan does it.
+        let _ = self
+            .with(move |guarded| {
+                guarded.dataplane.set_carrier(carrier.load(Ordering::Acquire));
+                Ok(())
+            })
+            .await;
     }
 
     /// The plan in force, once there is one: no packet of this node is judged by an earlier one.

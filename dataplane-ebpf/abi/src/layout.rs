@@ -4,7 +4,7 @@ use crate::{Address, MAX_RANGES, Range};
 
 /// The version of every layout in this crate and of what the programs make of them. Maps of another
 /// version are not adopted. Raise it with every change of a layout or of the meaning of a field.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Most attachments of a node.
 pub const MAX_ATTACHMENTS: u32 = 1024;
@@ -32,8 +32,8 @@ pub struct Control {
     pub revisions: [u64; 2],
     /// [`ABI_VERSION`] of whoever made the maps.
     pub abi: u32,
-    /// Nothing.
-    pub zero: u32,
+    /// The interface by which packets of other nodes arrive, the overlay's TUN; 0 while there is none.
+    pub carrier: u32,
 }
 
 /// The port ranges of edges. Edges that say the same share one list.

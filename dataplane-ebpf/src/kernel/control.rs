@@ -63,6 +63,13 @@ impl ControlPage {
         self.revision_word(slot).store(revision, Ordering::Release);
     }
 
+    /// Says by which interface packets of other nodes arrive; 0 for none.
+    pub(super) fn set_carrier(&self, index: u32) {
+        // SAFETY: an aligned word of the mapping.
+        let carrier = unsafe { AtomicU32::from_ptr(&raw mut (*self.control.as_ptr()).carrier) };
+        carrier.store(index, Ordering::Release);
+    }
+
     fn revision_word(&self, slot: u32) -> &AtomicU64 {
         // SAFETY: within the mapping, whatever the number.
         self.word(unsafe { &raw mut (*self.control.as_ptr()).revisions[(slot & 1) as usize] })

@@ -224,6 +224,13 @@ impl Dataplane {
         self.tables.install(image, &self.control)
     }
 
+    /// Says by which interface of this host packets of other nodes arrive, the overlay's TUN; 0 for none, as
+    /// at first. By any other, what claims an address of the fabric is refused, unless a workload is
+    /// attached there.
+    pub fn set_carrier(&self, ifindex: u32) {
+        self.control.set_carrier(ifindex);
+    }
+
     /// The revision of policy in force; `None` before the first [`Dataplane::sync`], when everything is
     /// refused. After adoption it is that of the process before.
     #[must_use]

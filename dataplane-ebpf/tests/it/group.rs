@@ -51,6 +51,7 @@ fn plan() -> Plan {
     for service in [A, B] {
         let bound = plan.identities[&IpAddr::V4(crate::support::ipv4(service))].clone();
         plan.identities.insert(address4(service).into(), bound.clone());
+        plan.identities.insert(remote4(service).into(), bound.clone());
         plan.identities.insert(address6(service).into(), bound);
     }
     for class in [Class::Tcp, Class::Udp] {
@@ -118,7 +119,10 @@ fn serve(group: &Group) -> Server {
 fn ask(group: Option<&Group>, from: &str, to: impl Into<IpAddr>, port: u16) -> [String; 3] {
     let to = SocketAddr::new(to.into(), port);
     let output = start(&format!("ask {from} {to}"), group).wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    answers(&String::from_utf8(output.stdout).unwrap())
+}
+
+fn answers(text: &str) -> [String; 3] {
     let answer = |word: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(word));
         found.unwrap_or_else(|| panic!("no answer in {text:?}")).to_owned()
@@ -196,6 +200,44 @@ fn ask_all(from: IpAddr, to: SocketAddr) {
     }
 }
 
+/// A service's address on another node: no interface of this host has it.
+fn remote4(service: u32) -> Ipv4Addr {
+    Ipv4Addr::new(198, 18, 1, service as u8)
+}
+
+/// A host beside this one, joined by a cable, which uses an address that the plan says is elsewhere. Ask it by
+/// its input; the number of this host's end of the cable.
+fn neighbour(address: Ipv4Addr, task: &str) -> (Child, u32) {
+    let run = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success(), "{args:?}");
+    let script = format!(
+        "echo apart && read _ && ip address add {address}/32 dev far && ip link set far up && \
+         ip route add 198.18.0.0/24 dev far && exec \"$0\" group::process --exact --nocapture"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script]).arg(std::env::current_exe().unwrap()).env(TASK, task);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut apart = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut apart).unwrap();
+    run(&["link", "add", "near", "type", "veth", "peer", "name", "far"]);
+    run(&["link", "set", "far", "netns", &child.id().to_string()]);
+    run(&["link", "set", "near", "up"]);
+    run(&["route", "add", &format!("{address}/32"), "dev", "near"]);
+    let shown = Command::new("ip").args(["-o", "link", "show", "near"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    (child, shown.split(':').next().unwrap().parse().unwrap())
+}
+
+/// Whom the server saw when a neighbour asked, by a cable that carries the overlay or does not.
+fn asked_by_neighbour(plane: &Dataplane, carries: bool) -> [String; 3] {
+    let (mut child, index) = neighbour(remote4(A), &format!("ask 0.0.0.0 {}:{ALLOWED}", address4(B)));
+    plane.set_carrier(if carries { index } else { 0 });
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    plane.set_carrier(0);
+    assert!(Command::new("ip").args(["link", "del", "near"]).status().unwrap().success());
+    answers(&String::from_utf8(output.stdout).unwrap())
+}
+
 /// Whether another host, that is another network namespace, may use an address.
 fn is_free_elsewhere(address: IpAddr) -> bool {
     let length = if address.is_ipv4() { 32 } else { 128 };
@@ -256,6 +298,8 @@ fn process_trees_meet_by_identity_over_loopback() {
         assert_eq!([tcp, connected], ["198.18.0.2", "198.18.0.2"], "over loopback as well");
         assert_eq!(is_free_elsewhere(address4(A).into()), tells_namespaces_apart());
         assert!(!is_free_elsewhere(address6(A).into()), "an IPv6 address is of one fabric alone");
+        assert_eq!(asked_by_neighbour(&plane, false), nobody, "A is on another node, not on this cable");
+        assert_eq!(asked_by_neighbour(&plane, true), seen("198.18.1.1"), "unless the overlay is there");
         let refusals = plane.counters().unwrap().refusals;
         assert!(refusals[&Reason::NoContract] >= 1, "{refusals:?}");
 

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::Context;
 use selvedge_consensus::{Proposal, Replica};
 use selvedge_dns::Dns;
-use selvedge_fabric::{command::Command, key::CommandId, planner::Local};
+use selvedge_fabric::{command::Command, key::CommandId};
 use selvedge_membership::Membership;
 use selvedge_transport::Transport;
 use tokio::sync::watch;
@@ -93,23 +93,19 @@ impl Daemon {
         let membership = parts.start_membership(&bound.transport, &source, &revocations).await?;
         let endpoints = Endpoints::open(&parts.dir)?;
 
-        // Without a data plane nothing is attached: an endpoint asks from its own loopback address.
         let (local, local_rx) = watch::channel(parts.recall(&endpoints, &membership).await?);
         let mut planner =
             Planner::new(source.policy(), revocations.known(), membership.view(), source.status(), local_rx);
         let (plan, plan_rx) = watch::channel(Arc::new(planner.plan()));
         let (packets, dns) = (parts.packets(plan_rx.clone()), parts.start_dns(plan_rx.clone()).await?);
-        let first = plan_rx.borrow().clone();
-        packets.apply(first).await.context("data plane")?;
-        if !packets.is_on() {
-            local.send_replace(Local { me: Some(me.clone()), ..Local::default() });
-        }
+        parts.enforce_first(&packets, &plan_rx, &local).await?;
         let overlay = OverlayCell::default();
         let (routing, routing_rx) = watch::channel(Arc::clone(&plan_rx.borrow().routing));
         let judges = Judges { routing, overlay: overlay.clone(), packets: packets.clone() };
         parts.start_reconcile(planner, plan, judges, &membership);
 
-        let circuit = Circuit { plan: plan_rx.clone(), routing: routing_rx, overlay: overlay.clone() };
+        let (ways, gates) = (overlay.clone(), packets.clone());
+        let circuit = Circuit { plan: plan_rx.clone(), routing: routing_rx, overlay: ways, packets: gates };
         parts.start_overlay(&bound, &source, &membership, &sealing, circuit, local.clone());
         parts.start_roles(&bound, &source, &membership, sealing, liveness);
         parts.start_carriers(&bound, revocations.enforced(), &membership, &endpoints);

@@ -26,6 +26,7 @@ use crate::{
     config::{Enabled, OverlayConfig},
     events::Events,
     follow::PolicySource,
+    packets::Packets,
     pki::SealingKey,
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Circuit {
     pub(super) routing: watch::Receiver<Arc<Routing>>,
     /// The overlay.
     pub(super) overlay: OverlayCell,
+    /// What must know by which interface packets of other nodes arrive.
+    pub(super) packets: Packets,
 }
 
 /// The overlay, once it runs; never, where it is off.
@@ -68,6 +71,7 @@ impl Parts {
             local,
             events: self.events.clone(),
             cell: circuit.overlay,
+            packets: circuit.packets,
         };
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(starting.run()));
     }
@@ -86,6 +90,7 @@ struct Starting {
     local: watch::Sender<Local>,
     events: Events,
     cell: OverlayCell,
+    packets: Packets,
 }
 
 impl Starting {
@@ -110,6 +115,8 @@ impl Starting {
                 );
             }
         };
+        let index = Tended::index_of(&self.config.tun).await;
+        self.packets.carried_by(index.unwrap_or_default()).await;
         let tun = Arc::new(Replaceable::new(Arc::new(device)));
         let overlay = Overlay::start(Options {
             transport: self.transport.clone(),
@@ -125,8 +132,9 @@ impl Starting {
         self.local.send_modify(|local| local.tun = true);
         tracing::info!(tun = %self.config.tun, mtu = self.config.mtu, "overlay started");
         let announced = announce(facts, self.membership);
-        let tended = Tended { wanted, tun, plan: self.plan.clone(), events: self.events };
-        tokio::join!(announced, tended.run());
+        let (plan, events, packets) = (self.plan.clone(), self.events, self.packets);
+        let tended = Tended { wanted, tun, plan, packets, events };
+        tokio::join!(announced, tended.run(index));
     }
 
     /// The fabric's parameters and this node's addresses, when it is admitted.

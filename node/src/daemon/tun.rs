@@ -17,6 +17,7 @@ use crate::{
     config::OverlayConfig,
     events::Events,
     net::{Link, Netlink, Subnet, sysctl},
+    packets::Packets,
 };
 
 /// Length of the fabric's IPv6 prefix.
@@ -77,16 +78,22 @@ pub(super) struct Tended {
     pub(super) wanted: Wanted,
     pub(super) tun: Arc<Replaceable>,
     pub(super) plan: watch::Receiver<Arc<Plan>>,
+    pub(super) packets: Packets,
     pub(super) events: Events,
 }
 
 impl Tended {
-    /// Looks after it for good.
-    pub(super) async fn run(self) {
+    /// The number of the device, if it is there.
+    pub(super) async fn index_of(name: &str) -> Option<u32> {
+        let link = Netlink::open().ok()?.link(name).await;
+        Some(link.ok()?.index)
+    }
+
+    /// Looks after it for good. `index`: its number, if it is known.
+    pub(super) async fn run(self, mut index: Option<u32>) {
         let name = self.wanted.options.name.clone();
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut index = None;
         loop {
             tick.tick().await;
             match self.look(&mut index).await {
@@ -108,10 +115,13 @@ impl Tended {
         if let Some(link) = link
             && *index.get_or_insert(link.index) == link.index
         {
+            self.packets.carried_by(link.index).await;
             return self.put_right(&host, &link).await;
         }
         self.tun.replace(Arc::new(self.wanted.open()?));
-        *index = Some(host.link(name).await?.index);
+        let made = host.link(name).await?.index;
+        self.packets.carried_by(made).await;
+        *index = Some(made);
         Ok(Some("somebody deleted it: it was made again".to_owned()))
     }
 

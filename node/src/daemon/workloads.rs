@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use selvedge_dns::Dns;
 use selvedge_fabric::{plan::Plan, planner::Local, policy::PolicyState, record::Body};
 use selvedge_membership::Membership;
@@ -36,6 +37,25 @@ pub(super) struct Snapshots {
 const RECALL_LIMIT: Duration = Duration::from_secs(5);
 
 impl Parts {
+    /// Puts the first plan in force on packets.
+    ///
+    /// # Errors
+    /// When the configuration requires a data plane and it cannot be had.
+    pub(super) async fn enforce_first(
+        &self,
+        packets: &Packets,
+        plan: &watch::Receiver<Arc<Plan>>,
+        local: &watch::Sender<Local>,
+    ) -> anyhow::Result<()> {
+        let first = plan.borrow().clone();
+        packets.apply(first).await.context("data plane")?;
+        if !packets.is_on() {
+            // Nothing is attached then: an endpoint asks from its own loopback address.
+            local.send_replace(Local { me: Some(self.identity.node.clone()), ..Local::default() });
+        }
+        Ok(())
+    }
+
     /// What the first plan must know of the life before: what is pinned goes on deciding packets by an
     /// earlier plan until then, and one without this node's endpoints would cut all that is established.
     ///

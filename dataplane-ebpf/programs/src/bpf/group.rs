@@ -20,7 +20,7 @@ use selvedge_abi::{
 };
 
 use super::{
-    account, maps,
+    account, maps, origin,
     world::{Kernel, Skb},
 };
 
@@ -62,7 +62,7 @@ fn classify(ctx: &SkBuffContext, direction: Direction) -> i32 {
         // SAFETY: the kernel hands every program a valid context.
         unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }
     });
-    let judgement = match attachment {
+    let mut judgement = match attachment {
         None => Judgement::refused(Reason::NotAttached),
         Some(attachment) => {
             // SAFETY: as above. The protocol is in network order.
@@ -70,6 +70,10 @@ fn classify(ctx: &SkBuffContext, direction: Direction) -> i32 {
             judge(&Skb(skb), 0, ethertype, direction, attachment, &Kernel::new(attachment), packet)
         }
     };
+    if let (Some(attachment), Direction::Arriving) = (attachment, direction) {
+        // SAFETY: as above.
+        origin::check(&mut judgement, unsafe { (*skb).ifindex }, &packet.source, attachment);
+    }
     account::packet(attachment, direction, &judgement, packet, ctx.len());
     if judgement.verdict.allow { PASS } else { REFUSE }
 }

@@ -4,6 +4,7 @@
 mod account;
 mod group;
 mod maps;
+mod origin;
 mod world;
 
 use aya_ebpf::{
@@ -37,19 +38,23 @@ pub(crate) fn selvedge_floor(_: TcContext) -> i32 {
 fn classify(ctx: &TcContext, direction: Direction) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands every classifier a valid context.
-    let (ifindex, tagged) = unsafe { ((*skb).ifindex, (*skb).vlan_present != 0) };
+    let (ifindex, came_by, tagged) =
+        unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).vlan_present != 0) };
     // SAFETY: the place is this CPU's; programs of one hook do not interrupt each other on it.
     let Some(packet) = maps::SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch }) else {
         return TC_ACT_SHOT;
     };
     let attachment = maps::attachment(ifindex);
     *packet = Packet::default();
-    let judgement = match attachment {
+    let mut judgement = match attachment {
         None => Judgement::refused(Reason::NotAttached),
         // A tag that the hardware or the kernel took off already; one in the frame is no IP either.
         Some(_) if tagged => Judgement::refused(Reason::NotIp),
         Some(attachment) => judge_frame(&Skb(skb), direction, attachment, &Kernel::new(attachment), packet),
     };
+    if let (Some(attachment), Direction::Arriving) = (attachment, direction) {
+        origin::check(&mut judgement, came_by, &packet.source, attachment);
+    }
     account::packet(attachment, direction, &judgement, packet, ctx.len());
     // For tests, which read it back.
     // SAFETY: as above; the first word of `cb` is ours to write within the hook.
