@@ -121,7 +121,9 @@ impl Lab {
         let turn = take_turn();
         let inputs = tempfile::tempdir()?;
         let mut command = Command::new(binary::selvedge()?);
-        command.args(["playground", "-o", "json", "--workloads", &options.workloads.to_string()]);
+        // Nodes of the host's own network, so that the lab can start them again where they were.
+        command.args(["playground", "--rootless", "-o", "json"]);
+        command.args(["--workloads", &options.workloads.to_string()]);
         if options.processors > 0 {
             command.args(["--processors", &options.processors.to_string()]);
         }
