@@ -74,7 +74,7 @@ fn drill() -> anyhow::Result<()> {
     socket.set_read_timeout(Some(BEAT))?;
 
     let mut gaps = Vec::new();
-    for _ in 0..count("SELVEDGE_LINK_CUTS", 4) {
+    for _ in 0..count("SELVEDGE_LINK_CUTS", 20) {
         // Both ways are there again.
         eventually("a link does not come back", PATIENCE, || {
             let links = islands.ask("left", &["links"])?;
