@@ -162,7 +162,7 @@ impl Node {
             waiting_for.push("the policy: no other node has sent it yet".to_owned());
         } else if self.plan().revision == 0 {
             waiting_for.push("the first plan".to_owned());
-        } else if self.packets.in_force().borrow().is_none() {
+        } else if self.packets.revision_in_force() == 0 {
             // Until then nothing can be attached.
             waiting_for.push("the first plan to be in force on packets".to_owned());
         }
