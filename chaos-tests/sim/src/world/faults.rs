@@ -80,16 +80,15 @@ impl World {
         }
     }
 
-    /// Starts a node again; one that forgets has lost its facts and its policy, and kept its key.
+    /// Starts a node again; one that forgets has lost its facts, and kept its key and what was agreed on: a
+    /// replica that loses its log under its old name breaks what Raft promises, and is admitted anew instead.
     pub(crate) fn restart(&mut self, n: usize, forgets: bool) {
         let name = self.slots[n].birth.name.clone();
         self.tell(&format_args!("{name} starts{}", if forgets { " without its facts" } else { "" }));
         if forgets {
-            let founding = self.agreed[0].clone();
             let disk = &mut self.slots[n].disk;
             disk.records.clear();
             disk.incarnation = 0;
-            disk.policy = founding;
         }
         self.start(n);
     }

@@ -363,6 +363,9 @@ impl World {
         let admitted = self.slots.iter().filter(|slot| !slot.removed).count();
         let hears = |n: &usize| running.iter().filter(|other| self.network.connects(*n, **other)).count();
         let Some(leader) = running.iter().copied().find(|n| hears(n) * 2 > admitted) else { return false };
+        // What is agreed on is on the disks of a majority; the others hear of it later.
+        let others = running.iter().copied().filter(|n| *n != leader && self.network.connects(leader, *n));
+        let majority: Vec<usize> = std::iter::once(leader).chain(others).take(admitted / 2 + 1).collect();
         let at_ms = (START_MS + self.now_ms).saturating_add_signed(self.slots[leader].skew_ms);
         let envelope = self.commands.of(change, &self.births, at_ms);
         let next = match applied(self.policy(), &envelope) {
@@ -372,10 +375,12 @@ impl World {
         self.tell(&format_args!("revision {}: {change:?}", next.revision));
         self.agreed.push(next.clone());
         self.learn_addresses();
-        if let Some(node) = &mut self.slots[leader].node {
-            node.handle_policy(&next, self.now_ms);
+        for n in majority {
+            if let Some(node) = &mut self.slots[n].node {
+                node.handle_policy(&next, self.now_ms);
+            }
+            self.drain(n);
         }
-        self.drain(leader);
         true
     }
 }
