@@ -24,6 +24,9 @@ pub const REFUSALS: u32 = 3;
 /// How long the first of them must be past: longer than a restart takes to bind its port again. They need
 /// not be spread over it, because a host says so a few times at once and then only once a second.
 pub const REFUSED_FOR_MS: u64 = 300;
+/// The same for a peer that was never heard: one that was just admitted binds its port when it has read its
+/// answer, and taken for dead before it ever lived it would not be given what it needs to live.
+pub const NEWCOMER_REFUSED_FOR_MS: u64 = 10_000;
 /// A peer that is accused by others or by SWIM is watched for so long after the last accusation.
 const ACCUSED_FOR_MS: u64 = 10_000;
 
@@ -64,7 +67,8 @@ impl Peer {
     }
 
     const fn refused(&self, now_ms: u64) -> bool {
-        self.refusals >= REFUSALS && now_ms.saturating_sub(self.first_refusal_ms) >= REFUSED_FOR_MS
+        let long = if self.heard_ms.is_some() { REFUSED_FOR_MS } else { NEWCOMER_REFUSED_FOR_MS };
+        self.refusals >= REFUSALS && now_ms.saturating_sub(self.first_refusal_ms) >= long
     }
 }
 
@@ -227,11 +231,20 @@ mod tests {
     #[test]
     fn repeated_refusals_are_evidence() {
         let mut watch = watch([7].into_iter());
+        watch.handle_heard(PEER, 900);
         refuse(&mut watch, &[1_000, 1_100, 1_200]);
         assert_eq!(watch.seen(PEER, 1_200), None, "not over long enough a time");
         assert_eq!(watch.seen(PEER, 1_300), Some(Seen::Refused));
         watch.handle_heard(PEER, 1_400);
         assert_eq!(watch.seen(PEER, 1_400), None, "a sign of life outweighs them");
+    }
+
+    #[test]
+    fn a_newcomer_is_given_time_to_bind_its_port() {
+        let mut watch = watch([7].into_iter());
+        refuse(&mut watch, &[1_000, 1_100, 1_200]);
+        assert_eq!(watch.seen(PEER, 1_000 + NEWCOMER_REFUSED_FOR_MS - 1), None);
+        assert_eq!(watch.seen(PEER, 1_000 + NEWCOMER_REFUSED_FOR_MS), Some(Seen::Refused));
     }
 
     #[test]
