@@ -1,9 +1,9 @@
 //! Finds the binary under test.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{self, Command},
     sync::OnceLock,
 };
 
@@ -16,23 +16,57 @@ use anyhow::{Context as _, bail, ensure};
 /// When it is not there or cannot be built.
 pub fn selvedge() -> anyhow::Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| find().map_err(|e| format!("{e:#}")));
+    let found = FOUND.get_or_init(|| find("SELVEDGE_BIN", &[]).map_err(|e| format!("{e:#}")));
     found.clone().map_err(anyhow::Error::msg)
 }
 
-fn find() -> anyhow::Result<PathBuf> {
-    if let Some(given) = env::var_os("SELVEDGE_BIN") {
+/// The binary of a later version, to which the one under test is upgraded: its maps have another layout.
+/// `SELVEDGE_NEXT_BIN`, or the one of this workspace with the feature `next-layout`.
+///
+/// # Errors
+/// When it is not there or cannot be built.
+pub fn next() -> anyhow::Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let later = || {
+        // Both are built in one place; the one under test is to be what lies there in the end.
+        let found = find("SELVEDGE_NEXT_BIN", &["--features", "next-layout"])?;
+        if env::var_os("SELVEDGE_NEXT_BIN").is_none() && env::var_os("SELVEDGE_BIN").is_none() {
+            build(&profile()?, &[])?;
+        }
+        Ok(found)
+    };
+    let found = FOUND.get_or_init(|| later().map_err(|e: anyhow::Error| format!("{e:#}")));
+    found.clone().map_err(anyhow::Error::msg)
+}
+
+/// The binary that a variable names; otherwise a fresh one, under a name where no later build replaces it.
+fn find(variable: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
+    if let Some(given) = env::var_os(variable) {
         let path = PathBuf::from(given);
-        ensure!(path.is_file(), "SELVEDGE_BIN names {}, which is no file", path.display());
+        ensure!(path.is_file(), "{variable} names {}, which is no file", path.display());
         return Ok(path.canonicalize()?);
     }
-    let me = env::current_exe().context("cannot tell which program this is")?;
-    let profile = profile_dir(&me).context("this program does not lie in a cargo target directory")?;
+    let profile = profile()?;
     // Tests lie in `deps`, and cargo has given back its lock by the time it runs them.
-    build(&profile)?;
-    let path = profile.join("selvedge");
-    ensure!(path.is_file(), "{} is not there; set SELVEDGE_BIN", path.display());
-    Ok(path)
+    build(&profile, features)?;
+    let built = profile.join("selvedge");
+    ensure!(built.is_file(), "{} is not there; set {variable}", built.display());
+    let own = profile.join("under-test").join(variable.to_lowercase());
+    fs::create_dir_all(&own)?;
+    // Another run of tests may be here at the same time: the name always has a file.
+    let (new, own) = (own.join(process::id().to_string()), own.join("selvedge"));
+    let _ = fs::remove_file(&new);
+    fs::hard_link(&built, &new)?;
+    fs::rename(&new, &own)?;
+    // Renaming to another name of the same file does nothing (rename(2)).
+    let _ = fs::remove_file(&new);
+    Ok(own)
+}
+
+/// Where cargo puts what it builds with the profile of the running program.
+fn profile() -> anyhow::Result<PathBuf> {
+    let me = env::current_exe().context("cannot tell which program this is")?;
+    profile_dir(&me).context("this program does not lie in a cargo target directory")
 }
 
 /// `target/debug` of `target/debug/deps/it-0123` and of `target/debug/soak`.
@@ -42,11 +76,12 @@ fn profile_dir(program: &Path) -> Option<PathBuf> {
     Some(dir.to_owned())
 }
 
-fn build(profile: &Path) -> anyhow::Result<()> {
+fn build(profile: &Path, features: &[&str]) -> anyhow::Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "-p", "selvedge", "--bin", "selvedge", "--manifest-path"]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    command.args(features);
     if profile.ends_with("release") {
         command.arg("--release");
     }

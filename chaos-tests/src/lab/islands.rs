@@ -2,6 +2,7 @@
 //! cabled does not reach each other. Everything is made and removed here; needs root.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -37,6 +38,8 @@ pub struct Islands {
     namespaces: Vec<Namespace>,
     dir: tempfile::TempDir,
     cables: u8,
+    /// Of islands whose binary is another than the one under test.
+    binaries: BTreeMap<String, PathBuf>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -75,7 +78,8 @@ impl Islands {
     pub fn new(names: &[&str], cables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let turn = take_turn();
         let (nodes, namespaces, dir) = (Vec::new(), Vec::new(), tempfile::tempdir()?);
-        let mut islands = Self { nodes, namespaces, dir, cables: 0, _turn: turn };
+        let binaries = BTreeMap::new();
+        let mut islands = Self { nodes, namespaces, dir, cables: 0, binaries, _turn: turn };
         for island in names {
             let name = format!("selvedge-{}-{island}", std::process::id());
             ip(&["netns", "add", &name])?;
@@ -147,6 +151,11 @@ impl Islands {
     fn launch(&mut self, island: &str) -> anyhow::Result<()> {
         self.start_again(island)?;
         self.is_ready(island)
+    }
+
+    /// From its next start on, a node is of another binary than the one under test.
+    pub fn set_binary(&mut self, island: &str, binary: &Path) {
+        self.binaries.insert(island.to_owned(), binary.to_owned());
     }
 
     /// Starts a node on what it has, and does not wait for it.
@@ -383,7 +392,7 @@ impl Islands {
     fn command(&self, island: &str) -> anyhow::Result<Command> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace(island)?.name)).arg("--");
-        command.arg(binary::selvedge()?);
+        command.arg(self.binaries.get(island).cloned().map_or_else(binary::selvedge, Ok)?);
         Ok(command)
     }
 

@@ -38,6 +38,9 @@ pub struct LabNode {
     /// Everything of the node lies there.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Another binary than the one under test, from its next start on.
+    #[serde(skip)]
+    pub binary: Option<PathBuf>,
     /// Set when the lab has started it again; before, it is a child of the playground.
     #[serde(skip)]
     own: Option<Child>,
@@ -49,7 +52,7 @@ impl LabNode {
     pub fn new(name: &str, zone: &str, role: &str, dir: PathBuf, dns: SocketAddr) -> Self {
         let socket = dir.join("api.sock");
         let (name, zone, role) = (name.to_owned(), zone.to_owned(), role.to_owned());
-        Self { name, zone, role, pid: 0, socket, dns, dir, own: None }
+        Self { name, zone, role, pid: 0, socket, dns, dir, binary: None, own: None }
     }
 
     /// The cloud it lies in.
@@ -133,7 +136,7 @@ impl LabNode {
             bail!("{} runs already", self.name);
         }
         let log = fs::OpenOptions::new().append(true).create(true).open(self.dir.join("log"))?;
-        let mut command = Command::new(binary::selvedge()?);
+        let mut command = Command::new(self.binary.clone().map_or_else(binary::selvedge, Ok)?);
         command.args(["node", "run", "--config"]).arg(self.config());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         die_with_this_thread(&mut command);

@@ -1,11 +1,16 @@
 //! Everything that can happen to a node while a flood of forbidden packets goes on: none of them arrives,
 //! and what may pass goes on.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use selvedge_chaos_tests::lab::{
-    Newcomer, PATIENCE, ask, event, eventually,
+    Newcomer, PATIENCE, ask, binary, event, eventually,
     flood::{Flood, Flow, Guest},
     founder::Founder,
     kernel::{self, Own, mount_memory, with_own},
@@ -228,15 +233,15 @@ impl Siege {
         self.goes_on()
     }
 
-    /// Another version follows, whose maps are of another layout: it finds none that it may adopt.
-    fn upgraded(&mut self) -> anyhow::Result<()> {
+    /// The binary of another version follows, whose maps have another layout: it finds none that it may adopt.
+    fn changed_to(&mut self, binary: PathBuf) -> anyhow::Result<()> {
         self.founder.node.kill()?;
-        let (mine, before) = (pins::maps()?, pins::links()?);
-        fs::rename(&mine, mine.with_file_name("v0"))?;
+        self.founder.node.binary = Some(binary);
+        let (former, before) = (pins::maps()?, pins::links()?);
         std::thread::sleep(A_WHILE);
         self.restart()?;
         eventually("the maps of the version before stay", PATIENCE, || {
-            ensure!(!mine.with_file_name("v0").exists() && mine.exists(), "they are there");
+            ensure!(!former.exists() && pins::maps()? != former, "they are there");
             Ok(())
         })?;
         ensure!(pins::links()? == before, "{:?}, {before:?} before", pins::links()?);
@@ -317,7 +322,7 @@ fn told(founder: &Founder, code: &str) -> anyhow::Result<usize> {
 }
 
 /// A directory on a small disk in memory, which goes with the value.
-struct SmallDisk(std::path::PathBuf);
+struct SmallDisk(PathBuf);
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
@@ -353,7 +358,9 @@ fn besiege(siege: &mut Siege) -> anyhow::Result<()> {
     siege.goes_on()?;
     siege.while_sieged("all programs detached at once", Siege::all_detached)?;
     siege.while_sieged("pins removed while the node is dead", Siege::unpinned_while_dead)?;
-    siege.while_sieged("upgraded to another layout of maps", Siege::upgraded)?;
+    let (now, next) = (binary::selvedge()?, binary::next()?);
+    siege.while_sieged("upgraded to the next version", |s| s.changed_to(next))?;
+    siege.while_sieged("put back to the version before", |s| s.changed_to(now))?;
     siege.while_sieged("wires cut", Siege::unwired)?;
     siege.without_loss("TUN deleted", Siege::without_tun)?;
     siege.while_sieged("the rest of the flood", |siege| {

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use selvedge_chaos_tests::lab::{
-    PATIENCE, eventually,
+    PATIENCE, binary, eventually,
     flood::{Flood, Guest},
     islands::{Island, Islands},
     kernel::{Own, with_own},
@@ -120,6 +120,13 @@ fn disturb(islands: &mut Islands, conversation: &Conversation) -> anyhow::Result
     for island in ISLANDS {
         islands.kill_and_restart(island)?;
         conversation.goes_on(&format!("{island} was killed and started again"))?;
+    }
+    for (binary, version) in [(binary::next()?, "next"), (binary::selvedge()?, "former")] {
+        for island in ISLANDS {
+            islands.set_binary(island, &binary);
+            islands.kill_and_restart(island)?;
+            conversation.goes_on(&format!("{island} was changed to the {version} version"))?;
+        }
     }
     for island in ISLANDS {
         islands.ip(island, &["link", "del", TUN])?;

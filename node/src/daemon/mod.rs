@@ -8,6 +8,7 @@ mod admission;
 mod lock;
 mod overlay;
 mod parts;
+mod ports;
 mod release;
 mod serve;
 mod tasks;
@@ -31,6 +32,7 @@ use self::{
     admission::Admitted,
     overlay::Circuit,
     parts::{Parts, Reached},
+    ports::Held,
     workloads::Snapshots,
 };
 use crate::{
@@ -54,9 +56,9 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<
     tracing::info!("configuration:\n{}", config.to_toml().trim_end());
     let dir = DataDir::open(&config.data_dir)?;
     let _lock = lock::exclusive(&dir)?;
-    let reached = Reached::new(&config);
+    let (held, reached) = (Held::take(&config.listen)?, Reached::new(&config));
     let admitted = admission::identify(&config, &dir, &reached.fabric).await?;
-    let node = Daemon::start(config, dir, admitted, reached).await?;
+    let node = Daemon::start(config, dir, admitted, reached, held).await?;
     stop.cancelled().await;
     node.stop().await;
     Ok(())
@@ -79,6 +81,7 @@ impl Daemon {
         dir: DataDir,
         admitted: Admitted,
         reached: Reached,
+        held: Held,
     ) -> anyhow::Result<Self> {
         let Admitted { identity, key, sealing } = admitted;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -86,10 +89,12 @@ impl Daemon {
         let parts = Parts { config, dir, identity, key, reached, events, tasks, stop };
         let me = &parts.identity.node;
 
+        drop(held.fabric);
         let bound = parts.bind()?;
         let (liveness, liveness_rx) = parts::liveness_channel();
         let source = parts.open_policy(&bound, liveness_rx).await?;
         let revocations = parts.open_revocations(&bound, &source)?;
+        drop(held.gossip);
         let membership = parts.start_membership(&bound.transport, &source, &revocations).await?;
         let endpoints = Endpoints::open(&parts.dir)?;
 
