@@ -9,6 +9,7 @@
 //! * [`command`], [`policy`]: what the log carries and what it builds (*intent*).
 //! * [`record`], [`view`]: what nodes gossip and what one node makes of it (*facts*).
 //! * [`statement`]: how a policy proves that it was agreed, whoever carries it.
+//! * [`drill`]: rehearsals of failures, written like manifests.
 //! * [`compile`], [`planner`], [`plan`]: `plan(policy, view, now) -> Plan`.
 #![warn(missing_docs)]
 
@@ -16,6 +17,7 @@ pub mod address;
 pub mod cga;
 pub mod command;
 pub mod compile;
+pub mod drill;
 pub mod event;
 pub mod id;
 pub mod key;

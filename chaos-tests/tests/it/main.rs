@@ -8,6 +8,7 @@ mod change;
 mod cold_start;
 mod data_dir;
 mod dns_tools;
+mod drills;
 mod emergency;
 mod hostile_nodes;
 mod joining;

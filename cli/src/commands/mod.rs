@@ -124,7 +124,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
     let failed = |e: anyhow::Error| Failure::new(format!("{e:#}"));
     match cli.command {
         Command::Playground(args) => playground::run(args, json).await.map_err(failed),
-        Command::Drill(args) => drill::run(args, json).await.map_err(failed),
+        Command::Drill(args) => drill::run(global, args).await,
         Command::Fabric(command) => fabric::run(global, command),
         Command::Node(command) => node::run(global, command).await,
         Command::Token(command) => token::run(global, command).await,

@@ -1,28 +1,37 @@
 //! `selvedge drill`: breaks a running playground on purpose and measures how the fabric takes it.
+//!
+//! * [`selvedge_fabric::drill`]: what a drill is. [`shelf`]: those that are shipped, in `configs/drills`.
+//! * [`run`]: does the steps and asks the probes; a shell that fills a [`record`].
+//! * [`judge`], [`report`], [`page`]: from the record to figures, verdicts and a page for people. Pure.
+//! * [`cloud_loss`]: the loss of a cloud as `selvedge playground --check` proves it.
 
 use std::{
+    ffi::OsString,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::bail;
-use serde_json::json;
-
 pub(crate) mod cloud_loss;
+mod judge;
+mod page;
 pub(crate) mod probe_write;
-pub(crate) mod report;
+mod record;
+mod report;
+mod run;
+mod shelf;
 
-use crate::playground::{
-    CHECK_FAILED, driver::Selvedge, emit, plain_table, progress::Progress, state::State,
+use selvedge_fabric::drill::Drill;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    args::Global,
+    failure::{Failure, Outcome},
+    output,
+    playground::{CHECK_FAILED, INTERRUPTED, Stop, plain_table, progress::Progress, state::State},
 };
-use cloud_loss::Scene;
-
-/// Every drill with what it does.
-const SCENARIOS: [(&str, &str); 1] = [(
-    "cloud-loss",
-    "kills every process of one cloud; writes must go on and DNS forget the dead within 5 s",
-)];
+use report::Report;
+use run::{Means, own::Own};
 
 /// Break a running playground on purpose and measure what happens.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,83 +42,200 @@ pub(crate) struct DrillArgs {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum DrillCommand {
-    /// List the drills
+    /// List the drills that come with selvedge
     #[command(after_help = "Example: selvedge drill list")]
     List,
-    /// Run one on a playground; exits 0 when it passes, 5 otherwise
-    #[command(after_help = "Example: selvedge drill run cloud-loss --cloud aws")]
+    /// Print the file of a drill, to be changed and run
+    #[command(after_help = "Example: selvedge drill show cloud-loss > mine.yaml")]
+    Show {
+        /// The drill
+        #[arg(value_name = "DRILL")]
+        drill: OsString,
+    },
+    /// Check files of drills without running them
+    #[command(after_help = "Example: selvedge drill check mine.yaml")]
+    Check {
+        /// The files
+        #[arg(value_name = "F", required = true)]
+        files: Vec<OsString>,
+    },
+    /// Run one on a playground; exits 0 when it passes, 5 when a bound is broken
+    #[command(after_help = "Examples:
+  selvedge drill run cloud-loss --cloud aws
+  selvedge drill run ./mine.yaml --report reports/
+  sudo selvedge drill run partition --fresh --report partition.html")]
     Run(RunArgs),
 }
 
 #[derive(Debug, Clone, clap::Args)]
 struct RunArgs {
-    /// The drill
-    #[command(subcommand)]
-    scenario: Scenario,
-}
-
-#[derive(Debug, Clone, clap::Subcommand)]
-enum Scenario {
-    /// Kill every process of one cloud
-    CloudLoss {
-        /// The cloud
-        #[arg(long)]
-        cloud: String,
-        /// Directory of the playground [default: the one of this user that was ready last]
-        #[arg(long, value_name = "D")]
-        dir: Option<PathBuf>,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
-    },
+    /// A drill of `drill list`, or a file
+    #[arg(value_name = "DRILL")]
+    drill: OsString,
+    /// Clouds that cloud#1, cloud#2, … stand for [default: in the order of names]
+    #[arg(long, value_name = "CLOUD,…", value_delimiter = ',')]
+    cloud: Vec<String>,
+    /// Directory of the playground [default: the one of this user that was ready last]
+    #[arg(long, value_name = "D", conflicts_with = "fresh")]
+    dir: Option<PathBuf>,
+    /// Start a playground for this drill, and end it afterwards
+    #[arg(long)]
+    fresh: bool,
+    /// With --fresh: no real packets, even as root
+    #[arg(long, requires = "fresh")]
+    rootless: bool,
+    /// The other program that drills like `upgrade` restart nodes with
+    #[arg(long, value_name = "F")]
+    binary: Option<PathBuf>,
+    /// Write the report as a page and as JSON: FILE.html, or a directory
+    #[arg(long, value_name = "DIR|FILE.html")]
+    report: Option<PathBuf>,
+    /// Allow this many times as long, on a machine that is busy with something else
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    slack: u32,
+    /// Leave everything as broken as it is at the end
+    #[arg(long, conflicts_with = "fresh")]
+    leave: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// Runs a drill command.
-pub(crate) async fn run(args: DrillArgs, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(global: &Global, args: DrillArgs) -> Outcome {
     match args.command {
         DrillCommand::List => {
-            emit(&list(json));
-            Ok(ExitCode::SUCCESS)
+            let list = shelf::list()?;
+            global.printer().show(&list, |_| {
+                let mut table = plain_table(&["SCENARIO", "NEEDS", "DOES"]);
+                for drill in &list {
+                    table.add_row([&drill.scenario, &drill.needs.join(", "), &drill.does]);
+                }
+                format!("{table}\n")
+            })?;
         }
-        DrillCommand::Run(RunArgs { scenario: Scenario::CloudLoss { cloud, dir, yes } }) => {
-            let state = State::find(dir.as_deref())?;
-            if !yes && !confirmed(&cloud, &state)? {
-                return Ok(ExitCode::FAILURE);
+        DrillCommand::Show { drill } => output::write(&shelf::find(&drill)?.text)?,
+        DrillCommand::Check { files } => {
+            for file in files {
+                let found = shelf::find(&file)?;
+                output::write(&format!("{}: drill {} is sound\n", file.display(), found.drill.name))?;
             }
-            let selvedge = Selvedge::this()?;
-            let progress = Progress::start();
-            let loss = Scene::of_state(&selvedge, &state).lose(&cloud, &progress).await?;
-            drop(progress);
-            let report = loss.report()?;
-            emit(&if json { serde_json::to_string_pretty(&report)? } else { report.text() });
-            Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(CHECK_FAILED) })
         }
+        DrillCommand::Run(args) => return perform(global, args).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn list(json: bool) -> String {
-    if json {
-        let items: Vec<_> =
-            SCENARIOS.iter().map(|(name, what)| json!({"scenario": name, "does": what})).collect();
-        return json!(items).to_string();
+async fn perform(global: &Global, args: RunArgs) -> Outcome {
+    let failed = |error: anyhow::Error| Failure::new(format!("{error:#}"));
+    let mut drill = shelf::find(&args.drill)?.drill;
+    drill.spec = drill.spec.with_slack(args.slack);
+    if drill.spec.needs_own_playground() && !args.fresh {
+        let what = format!("{} needs nodes with a configuration of its own", drill.name);
+        return Err(Failure::new(what).remedy("have a playground started for it: --fresh"));
     }
-    let mut table = plain_table(&["SCENARIO", "DOES"]);
-    for (name, what) in SCENARIOS {
-        table.add_row([name, what]);
+    if let Some(binary) = args.binary.as_ref().filter(|binary| !binary.is_file()) {
+        return Err(Failure::usage(format!("--binary {} is no file", binary.display())));
     }
-    table.to_string()
+    let mut stop = Stop::listen().map_err(failed)?;
+    let (own, state) = match args.fresh {
+        true => {
+            let progress = Progress::start();
+            progress.doing("starting a playground");
+            let started = tokio::select! {
+                started = Own::start(&drill.spec.playground, args.rootless) => started.map_err(failed)?,
+                () = stop.asked() => return Ok(ExitCode::from(INTERRUPTED)),
+            };
+            progress.done("a playground is up");
+            (Some(started.0), started.1)
+        }
+        false => (None, State::find(args.dir.as_deref()).map_err(failed)?),
+    };
+    let outcome = on_ground(global, &args, &drill, state, &mut stop).await;
+    if let Some(own) = own {
+        own.close().await;
+    }
+    outcome
+}
+
+async fn on_ground(global: &Global, args: &RunArgs, drill: &Drill, state: State, stop: &mut Stop) -> Outcome {
+    let failed = |error: anyhow::Error| Failure::new(format!("{error:#}"));
+    let ground = match &state.without {
+        None => "a playground with real packets".to_owned(),
+        Some(why) => format!("a playground without real packets ({why})"),
+    };
+    let other_binary =
+        args.binary.as_ref().map(|binary| binary.canonicalize().unwrap_or_else(|_| binary.clone()));
+    let means = Means { state, first_clouds: args.cloud.clone(), other_binary, leave: args.leave };
+    run::preflight(&drill.spec, &means).map_err(failed)?;
+    if !args.fresh && !args.yes && !confirmed(drill, &means.state)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let started = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let started = started.format(&Rfc3339).unwrap_or_default();
+    let record = run::run(drill, means, stop).await.map_err(failed)?;
+    let report = Report::of(drill, &record, started, ground);
+    if let Some(target) = &args.report {
+        let page = write_report(target, &report).map_err(failed)?;
+        let _ = writeln!(io::stderr(), "report: {}", page.display());
+    }
+    global.printer().show(&report, |_| report.text() + "\n")?;
+    Ok(match report.end {
+        _ if report.passed => ExitCode::SUCCESS,
+        "interrupted" => ExitCode::from(INTERRUPTED),
+        _ => ExitCode::from(CHECK_FAILED),
+    })
+}
+
+/// Writes the page, and the JSON beside it. Returns where the page is.
+fn write_report(target: &Path, report: &Report) -> anyhow::Result<PathBuf> {
+    use anyhow::Context as _;
+    let page = match target.extension().is_some_and(|x| x == "html") {
+        true => target.to_owned(),
+        false => target.join(format!("{}.html", report.scenario)),
+    };
+    if let Some(dir) = page.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+    let json = page.with_extension("json");
+    std::fs::write(&page, page::html(report)).with_context(|| format!("cannot write {}", page.display()))?;
+    let text = serde_json::to_vec_pretty(report)?;
+    std::fs::write(&json, text).with_context(|| format!("cannot write {}", json.display()))?;
+    Ok(page)
 }
 
 /// Asks on the terminal.
-fn confirmed(cloud: &str, state: &State) -> anyhow::Result<bool> {
-    let doomed: Vec<_> = state.nodes.iter().filter(|n| n.cloud() == cloud).map(|n| n.name.as_str()).collect();
+fn confirmed(drill: &Drill, state: &State) -> Outcome<bool> {
+    let what = format!(
+        "{} breaks the playground in {} ({} nodes) and mends it afterwards",
+        drill.name,
+        state.dir.display(),
+        state.nodes.len()
+    );
     if !io::stdin().is_terminal() {
-        bail!("this kills {}; say --yes, as there is no terminal to ask on", doomed.join(", "));
+        return Err(Failure::new(what).remedy("say --yes, as there is no terminal to ask on"));
     }
+    let cannot = |error: io::Error| Failure::new(format!("cannot ask: {error}"));
     let mut err = io::stderr();
-    write!(err, "Kill {} of the playground in {}? [y/N] ", doomed.join(", "), state.dir.display())?;
-    err.flush()?;
+    write!(err, "{what}. Go on? [y/N] ").and_then(|()| err.flush()).map_err(cannot)?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    io::stdin().lock().read_line(&mut answer).map_err(cannot)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_goes_where_it_is_wanted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let report = report::tests::sample();
+        let page = write_report(&dir.path().join("a/b"), &report).expect("written");
+        assert_eq!(page, dir.path().join("a/b/sample.html"));
+        assert!(dir.path().join("a/b/sample.json").exists());
+        let page = write_report(&dir.path().join("c.html"), &report).expect("written");
+        assert!(page.exists() && dir.path().join("c.json").exists());
+    }
 }

@@ -44,9 +44,14 @@ impl<'a> ProbeWriter<'a> {
 
     /// Removes the domain.
     pub(crate) async fn clean_up(self, socket: &Path) -> anyhow::Result<()> {
-        let deleted = self.selvedge.on(socket, &["delete", "domain", PROBE_DOMAIN, "-o", "json"]).await?;
-        accepted(&deleted).with_context(|| format!("domain {PROBE_DOMAIN} is left over"))
+        clean_up(self.selvedge, socket).await
     }
+}
+
+/// Removes the domain that probes write, through the node behind `socket`.
+pub(crate) async fn clean_up(selvedge: &Selvedge, socket: &Path) -> anyhow::Result<()> {
+    let deleted = selvedge.on(socket, &["delete", "domain", PROBE_DOMAIN, "-o", "json"]).await?;
+    accepted(&deleted).with_context(|| format!("domain {PROBE_DOMAIN} is left over"))
 }
 
 fn accepted(finished: &Finished) -> anyhow::Result<()> {

@@ -13,6 +13,8 @@ use selvedge_fabric::{
     object::{ContractSpec, Object, Protocol, Spec},
 };
 
+use super::state::Use;
+
 /// The reference applications, as they are shipped.
 const REFERENCE: [(&str, &str); 2] = [
     ("voting-app.yaml", include_str!("../../../configs/graphs/voting-app.yaml")),
@@ -120,6 +122,18 @@ impl Catalog {
             services: services.into_values().collect(),
             contracts: contracts.filter(|need| !need.servers.is_empty()).collect(),
         })
+    }
+
+    /// Who uses which contract.
+    pub(crate) fn uses(&self) -> Vec<Use> {
+        let names = |players: &BTreeSet<ServiceRef>| players.iter().map(ToString::to_string).collect();
+        let of = |need: &ContractNeed| Use {
+            contract: format!("{}.{}", need.contract.name, need.contract.domain),
+            clients: names(&need.clients),
+            servers: names(&need.servers),
+            ports: need.ports.iter().copied().collect(),
+        };
+        self.contracts.iter().map(of).collect()
     }
 
     /// The DNS names of the contracts, without the suffix.

@@ -34,9 +34,9 @@ impl Selvedge {
         Ok(Self { program: std::env::current_exe().context("cannot tell which program this is")? })
     }
 
-    /// A command that runs a node.
-    pub(crate) fn node_run(&self, config: &Path) -> std::process::Command {
-        let mut command = std::process::Command::new(&self.program);
+    /// A command that runs a node, by this program unless another is named.
+    pub(crate) fn node_run(&self, program: Option<&Path>, config: &Path) -> std::process::Command {
+        let mut command = std::process::Command::new(program.unwrap_or(&self.program));
         command.args(["node", "run", "--config"]).arg(config);
         AMBIENT.iter().for_each(|name| {
             command.env_remove(name);

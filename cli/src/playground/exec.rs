@@ -82,6 +82,7 @@ mod tests {
             service: "web@shop".into(),
             node: "aws-p1".into(),
             addresses: Vec::new(),
+            ports: Vec::new(),
             network,
         };
         State {
@@ -91,6 +92,8 @@ mod tests {
             endpoints: vec![endpoint],
             without: Some("this user is not root".into()),
             contracts: Vec::new(),
+            uses: Vec::new(),
+            control: "".into(),
             dir: "/tmp/d".into(),
             pid: 1,
         }

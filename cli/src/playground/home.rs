@@ -16,7 +16,8 @@ const INTENT_DIR: &str = "intent";
 /// Where the resolv.conf of every endpoint lies.
 const NAMES_DIR: &str = "resolv";
 /// Entries of the directory beside those of the nodes.
-const OWN_ENTRIES: [&str; 4] = [INTENT_DIR, NAMES_DIR, "playground.json", "playground.json.new"];
+const OWN_ENTRIES: [&str; 5] =
+    [INTENT_DIR, NAMES_DIR, "playground.json", "playground.json.new", super::control::SOCKET];
 
 /// Where a playground's directory comes from, and so what may go with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -150,7 +150,12 @@ impl Shape {
 
 /// Whether the sockets can lie beside the other files of their nodes under `root`.
 pub(crate) fn sockets_fit(slots: &[NodeSlot], root: &Path) -> bool {
-    slots.iter().all(|slot| socket_beside(slot, root).as_os_str().len() <= MAX_SOCKET_PATH_BYTES)
+    slots.iter().all(|slot| socket_fits(&socket_beside(slot, root)))
+}
+
+/// Whether a Unix socket can have this path.
+pub(crate) fn socket_fits(path: &Path) -> bool {
+    path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES
 }
 
 fn socket_beside(slot: &NodeSlot, root: &Path) -> PathBuf {

@@ -9,8 +9,8 @@
 //! address of its own there, and nothing is enforced.
 //!
 //! It leaves nothing behind: nodes cannot outlive it ([`process`]), its directory goes with it
-//! ([`home`]), and its ports are held by a lock that the kernel releases ([`ports`]). It mends nothing
-//! either: a node that dies stays dead, which is what drills are about.
+//! ([`home`]), and its ports are held by a lock that the kernel releases ([`ports`]). A node that dies stays
+//! dead; only what a drill broke is mended when that drill ends ([`control`]).
 
 use std::{
     ffi::OsString,
@@ -27,11 +27,12 @@ mod bringup;
 mod catalog;
 mod check;
 mod config;
+pub(crate) mod control;
 mod doors;
 pub(crate) mod driver;
 mod endpoint;
 mod exec;
-mod fabric;
+pub(crate) mod fabric;
 mod home;
 mod layout;
 mod means;
@@ -39,7 +40,7 @@ mod networks;
 mod picture;
 mod placement;
 mod ports;
-mod process;
+pub(crate) mod process;
 pub(crate) mod progress;
 mod proof;
 mod serving;
@@ -62,7 +63,7 @@ use state::State;
 pub(crate) const CHECK_FAILED: u8 = 5;
 
 /// Exit code when it is stopped before it was ready or had proved itself; as of shells for SIGINT.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Run a whole fabric on this machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -194,6 +195,8 @@ impl Ground {
             endpoints: self.fabric.endpoints().iter().map(|served| served.info.clone()).collect(),
             without: self.without.clone(),
             contracts: self.blueprint.catalog.dns_names(),
+            uses: self.blueprint.catalog.uses(),
+            control: PathBuf::new(),
             dir: self.home.root().to_owned(),
             pid: std::process::id(),
         }
@@ -208,7 +211,9 @@ impl Ground {
         let (blueprint, home, ports) = (&self.blueprint, &self.home, &self.ports);
         let up = bring_up(blueprint, &mut self.fabric, &self.selvedge, home, ports, &progress).await?;
         let took = progress.elapsed();
-        let state = self.state(Some(&up));
+        let mut state = self.state(Some(&up));
+        let (control, socket) = control::listen(&self.control_dir()?)?;
+        state.control = socket;
         self.home.publish(&state)?;
         if json {
             emit(&serde_json::to_string(&state)?);
@@ -226,23 +231,16 @@ impl Ground {
             emit(&picture::ready(&state, took));
         }
         self.idle = true;
-        self.tell_deaths().await;
+        self.fabric.tell_deaths();
+        control::serve(&control, &mut self.fabric, &mut state).await;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Says which nodes die, for ever.
-    async fn tell_deaths(&self) {
-        let mut ends = tokio::task::JoinSet::new();
-        for watch in self.fabric.watches() {
-            ends.spawn(watch.ended());
-        }
-        while let Some(end) = ends.join_next().await {
-            if let Ok((plan, how)) = end {
-                let _ =
-                    writeln!(io::stderr(), "node {} is dead ({how}), and its endpoints with it", plan.name());
-            }
-        }
-        std::future::pending().await
+    /// Where the socket for drills can be.
+    fn control_dir(&mut self) -> anyhow::Result<PathBuf> {
+        let root = self.home.root().to_owned();
+        let fits = layout::socket_fits(&root.join(control::SOCKET));
+        Ok(if fits { root } else { self.home.short_dir()?.to_owned() })
     }
 
     /// Ends every process and task, then removes every file.
@@ -260,17 +258,17 @@ pub(crate) fn emit(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// The signals that end a playground.
-struct Stop([Signal; 3]);
+/// The signals that end a playground or a drill.
+pub(crate) struct Stop([Signal; 3]);
 
 impl Stop {
-    fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         let on = |kind| signal(kind).context("cannot listen for signals");
         // SIGHUP: the terminal was closed.
         Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
     }
 
-    async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

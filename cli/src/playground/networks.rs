@@ -39,8 +39,9 @@ const SEED: u64 = 7;
 #[derive(Debug)]
 pub(crate) struct Networks {
     hosts: Vec<Host>,
+    names: Vec<String>,
     /// It ends with the relay.
-    _clouds: Clouds,
+    clouds: Clouds,
 }
 
 impl Networks {
@@ -56,7 +57,37 @@ impl Networks {
             clouds.host(slot.zone.cloud().as_str(), slot.name.as_str(), reach)
         };
         let hosts = slots.iter().map(host).collect::<Result<_, _>>()?;
-        Ok(Self { hosts, _clouds: clouds })
+        let names = names.into_iter().map(str::to_owned).collect();
+        Ok(Self { hosts, names, clouds })
+    }
+
+    /// Cuts one direction between two clouds.
+    pub(crate) fn cut(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        Ok(self.clouds.cut_one_way(from, to, true)?)
+    }
+
+    /// Other conditions in one direction between two clouds.
+    pub(crate) fn slow(
+        &self,
+        from: &str,
+        to: &str,
+        delay: Duration,
+        jitter: Duration,
+        loss: f64,
+    ) -> anyhow::Result<()> {
+        let conditions = Conditions { delay: BETWEEN.delay.max(delay), jitter, loss, ..BETWEEN };
+        Ok(self.clouds.set_one_way(from, to, conditions)?)
+    }
+
+    /// Makes everything between clouds what it was at first.
+    pub(crate) fn mend(&self) -> anyhow::Result<()> {
+        for from in &self.names {
+            for to in self.names.iter().filter(|to| *to != from) {
+                self.clouds.cut_one_way(from, to, false)?;
+                self.clouds.set_one_way(from, to, BETWEEN)?;
+            }
+        }
+        Ok(())
     }
 
     /// What each node is known by.

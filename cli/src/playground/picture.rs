@@ -137,6 +137,8 @@ mod tests {
             endpoints: Vec::new(),
             without: None,
             contracts: vec!["frontend.getaway-app".into(), "voting-backend.voting-app".into()],
+            uses: Vec::new(),
+            control: PathBuf::new(),
             dir: "/tmp/d".into(),
             pid: 1,
         }

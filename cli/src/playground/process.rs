@@ -37,7 +37,9 @@ pub(crate) struct NodeProcess {
 impl NodeProcess {
     /// Starts `command` with its output going to the file `log`.
     pub(crate) async fn spawn(mut command: Command, log: &Path) -> anyhow::Result<Self> {
-        let out = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+        // A node that is started again goes on in the same log.
+        let opened = File::options().append(true).create(true).open(log);
+        let out = opened.with_context(|| format!("cannot open {}", log.display()))?;
         let err = out.try_clone().context("cannot duplicate the log's descriptor")?;
         // An own process group: Ctrl-C in a terminal must reach the playground alone, which then ends
         // its nodes itself.
@@ -62,6 +64,11 @@ impl NodeProcess {
     /// How the process ended, once it has.
     pub(crate) fn exit(&self) -> watch::Receiver<Option<String>> {
         self.exit.clone()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
     }
 
     /// Kills the process and waits until it is reaped. Nodes survive that by design, and what a

@@ -22,6 +22,8 @@ pub(crate) struct Served {
     pub(crate) info: EndpointInfo,
     /// The ports that it serves.
     pub(crate) ports: Vec<u16>,
+    /// Where it listens, when it shares the network of this host.
+    local: Vec<SocketAddr>,
     /// Where it lives, with real packets.
     pub(crate) workload: Option<Workload>,
 }
@@ -54,17 +56,15 @@ impl Server<'_> {
         let registered: Registered = self.selvedge.ask(&self.plan.socket, &args).await?;
         let endpoint = registered.endpoint;
         let addresses = parsed(&endpoint.addresses);
-        let served = self.served(placed, endpoint.id, addresses, None);
+        let mut served = self.served(placed, endpoint.id, addresses, None);
         if local.is_empty() {
             return Ok(served);
         }
         let Some(address) = served.info.addresses.iter().copied().find(IpAddr::is_ipv4) else {
             bail!("node {} gave endpoint {} no IPv4 address", self.plan.name(), served.info.id);
         };
-        for port in local {
-            let listener = endpoint::listen(SocketAddr::new(address, port.port()))?;
-            endpoint::serve(listener, &self.card(&served), self.host.clone(), self.tasks)?;
-        }
+        served.local = local.iter().map(|port| SocketAddr::new(address, port.port())).collect();
+        served.again(self.plan, self.host, self.tasks).await?;
         Ok(served)
     }
 
@@ -93,7 +93,7 @@ impl Server<'_> {
         let network = NetworkInfo { netns: netns.clone(), resolv_conf };
         let mut served = self.served(placed, attached.endpoint, addresses, Some(network));
         served.workload = Some(workload);
-        let card = self.card(&served);
+        let card = served.card(self.plan);
         for listener in listeners {
             endpoint::serve(listener, &card, self.host.clone(), self.tasks)
                 .with_context(|| format!("on {}", self.plan.name()))?;
@@ -109,16 +109,39 @@ impl Server<'_> {
         network: Option<NetworkInfo>,
     ) -> Served {
         let (service, node) = (placed.service.to_string(), self.plan.name().to_owned());
-        let info = EndpointInfo { id, service, node, addresses, network };
-        Served { info, ports: placed.ports.clone(), workload: None }
+        let ports = placed.ports.clone();
+        let info = EndpointInfo { id, service, node, addresses, ports: ports.clone(), network };
+        Served { info, ports, local: Vec::new(), workload: None }
+    }
+}
+
+impl Served {
+    /// Puts its servers onto `host`, for the first time or again.
+    pub(crate) async fn again(
+        &self,
+        plan: &NodePlan,
+        host: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> anyhow::Result<()> {
+        let mut listeners = Vec::new();
+        for address in &self.local {
+            listeners.push(endpoint::listen(*address)?);
+        }
+        if let Some(workload) = &self.workload {
+            for port in &self.ports {
+                listeners.push(workload.listen(*port).await?);
+            }
+        }
+        let card = self.card(plan);
+        listeners.into_iter().try_for_each(|l| endpoint::serve(l, &card, host.clone(), tasks))
     }
 
-    fn card(&self, served: &Served) -> Card {
+    fn card(&self, plan: &NodePlan) -> Card {
         Card {
-            service: served.info.service.clone(),
-            endpoint: served.info.id.clone(),
-            node: self.plan.name().to_owned(),
-            cloud: self.plan.slot.zone.cloud().to_string(),
+            service: self.info.service.clone(),
+            endpoint: self.info.id.clone(),
+            node: plan.name().to_owned(),
+            cloud: plan.slot.zone.cloud().to_string(),
         }
     }
 }

@@ -31,9 +31,25 @@ pub(crate) struct State {
     pub(crate) without: Option<String>,
     /// Names of the contracts of its graphs, without the suffix.
     pub(crate) contracts: Vec<String>,
+    /// Who uses these contracts.
+    #[serde(default)]
+    pub(crate) uses: Vec<Use>,
+    /// Where drills ask for what they break; nothing before it is ready.
+    #[serde(default)]
+    pub(crate) control: PathBuf,
     pub(crate) dir: PathBuf,
     /// The playground's own process.
     pub(crate) pid: u32,
+}
+
+/// A contract with its players.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Use {
+    /// Its name, without the suffix.
+    pub(crate) contract: String,
+    pub(crate) clients: Vec<String>,
+    pub(crate) servers: Vec<String>,
+    pub(crate) ports: Vec<u16>,
 }
 
 /// A node of a playground.
@@ -55,6 +71,9 @@ pub(crate) struct EndpointInfo {
     pub(crate) service: String,
     pub(crate) node: String,
     pub(crate) addresses: Vec<IpAddr>,
+    /// The ports that it serves.
+    #[serde(default)]
+    pub(crate) ports: Vec<u16>,
     /// The network of its own that it lives in, with real packets.
     pub(crate) network: Option<NetworkInfo>,
 }
@@ -203,6 +222,8 @@ mod tests {
             endpoints: Vec::new(),
             without: None,
             contracts: vec!["voting-frontend.voting-app".into()],
+            uses: Vec::new(),
+            control: PathBuf::new(),
             dir: dir.to_owned(),
             pid: u32::MAX,
         }

@@ -9,9 +9,11 @@
 //!   thing in which JSON is no YAML.
 //! * `reader`: nodes to values, problem by problem. `specs`, `read`: the fields of each kind, documents.
 //! * `write`: objects to YAML and JSON that read back as the same objects.
+//! * `drills`: failure drills, which are written alike but are no intent.
 //! * `schema`: the JSON Schema. `time`: durations and instants.
 
 mod assertions;
+mod drills;
 mod json;
 mod read;
 mod reader;
@@ -23,8 +25,9 @@ mod tree;
 mod write;
 
 pub use assertions::{MAX_ASSERTIONS, parse_assertions};
+pub use drills::parse_drill;
 pub use read::{Located, parse, parse_bytes, parse_located};
-pub use schema::json_schema;
+pub use schema::{drill_schema, json_schema};
 pub use time::{
     MAX_DURATION_MS, MAX_INSTANT_MS, format_duration, format_instant, parse_duration, parse_instant,
 };

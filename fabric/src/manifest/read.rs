@@ -181,7 +181,7 @@ fn document(r: &mut Reader, node: &Node) -> Option<Object> {
     Some(Object { key: key?, spec: spec? })
 }
 
-fn api_version(r: &mut Reader, node: &Node, path: &str) -> Option<()> {
+pub(super) fn api_version(r: &mut Reader, node: &Node, path: &str) -> Option<()> {
     let text = r.text(node, path)?;
     if text == API_VERSION {
         return Some(());

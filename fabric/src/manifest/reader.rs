@@ -32,6 +32,11 @@ impl Reader {
         Place { file: self.file.clone(), line: at.line, column: at.column }
     }
 
+    /// Where a field that was read is.
+    pub(super) fn at_of(&self, path: &str, otherwise: At) -> At {
+        self.places.iter().find(|(place, _)| place == path).map_or(otherwise, |(_, at)| *at)
+    }
+
     pub(super) fn problem(
         &mut self,
         at: At,

@@ -4,6 +4,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::API_VERSION;
+use crate::drill::DrillSpec;
 use crate::object::{
     ContractSpec, DomainRule, DomainSpec, ExternalSpec, GuardrailSpec, Kind, LinkSpec, ServiceSpec,
     TemplateSpec, ZoneSpec,
@@ -23,6 +24,30 @@ pub fn json_schema() -> Value {
         "title": "Selvedge manifest",
         "description": "One document of intent. The fabric checks more than a schema can say.",
         "oneOf": documents,
+    })
+}
+
+/// The schema (draft 2020-12) of a drill.
+#[must_use]
+pub fn drill_schema() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Selvedge drill",
+        "description": "A rehearsal of a failure. `selvedge drill check` checks more than a schema can say.",
+        "type": "object",
+        "properties": {
+            "apiVersion": {"const": API_VERSION},
+            "kind": {"const": "Drill"},
+            "metadata": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "pattern": NAME_PATTERN}},
+                "required": ["name"],
+                "additionalProperties": false,
+            },
+            "spec": of::<DrillSpec>(),
+        },
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "additionalProperties": false,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the core against its public API.
 
+mod drills;
 mod hostile;
 mod hostile_facts;
 mod manifests;
