@@ -194,11 +194,12 @@ async fn write(core: &Core, proposals: Vec<Proposal>) -> Result<Vec<Outcome>, Pr
     let Ok(decided) = written else { return Err(Proposed::NotLeader(core.leader_hint())) };
     match decided.await {
         Ok(Ok(response)) => Ok(response.data),
-        // Either never appended, or appended and then overwritten by another leader's entries.
-        Ok(Err(ClientWriteError::<u64, _>::ForwardToLeader(_))) => {
-            Err(Proposed::NotLeader(core.leader_hint()))
-        }
-        Ok(Err(ClientWriteError::ChangeMembershipError(_))) | Err(_) => Err(Proposed::Unknown),
+        // Never appended, or appended and then overwritten here by another leader's entries. In the second case
+        // somebody else may still have it, and lead one day: that is not a no.
+        Ok(Err(
+            ClientWriteError::<u64, _>::ForwardToLeader(_) | ClientWriteError::ChangeMembershipError(_),
+        ))
+        | Err(_) => Err(Proposed::Unknown),
     }
 }
 

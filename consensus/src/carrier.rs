@@ -71,12 +71,13 @@ impl Rpc for Carrier {
             match error {
                 RequestError::Unknown(_)
                 | RequestError::Connect { .. }
-                | RequestError::NotAdmitted { .. }
-                | RequestError::Closed => RpcError::NotSent(text),
+                | RequestError::NotAdmitted { .. } => RpcError::NotSent(text),
                 RequestError::Refused(_) => RpcError::Refused(text),
-                RequestError::Lost { .. } | RequestError::Timeout { .. } | RequestError::TooLarge { .. } => {
-                    RpcError::NoAnswer(text)
-                }
+                // This node may be closing while a request of it is under way.
+                RequestError::Closed
+                | RequestError::Lost { .. }
+                | RequestError::Timeout { .. }
+                | RequestError::TooLarge { .. } => RpcError::NoAnswer(text),
             }
         })
     }

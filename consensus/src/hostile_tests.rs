@@ -12,6 +12,7 @@ use openraft::{
 };
 use selvedge_fabric::{
     command::{ApiToken, Command, Envelope, Rights},
+    id::NodeName,
     key::{CommandId, FabricId, Hash, Signature, Signer, TokenId},
     policy::PolicyState,
     statement::{Claim, Statement, Succession, VoterSet},
@@ -89,6 +90,10 @@ fn requests() -> Vec<Vec<u8>> {
         Ask::Propose { proposal: b"{\"id\":1}".to_vec(), within_ms: 900 },
         Ask::ReadIndex { within_ms: 900 },
         Ask::Statements { wanted: vec![3, 4, 5], links_after: 2 },
+        Ask::Introduce {
+            name: NodeName::new("p4").expect("a name"),
+            addrs: vec!["10.0.0.4:7401".parse().expect("an address")],
+        },
     ];
     let request = |ask| wire::encode(&Request { epoch: 2, rtt_us: 900, quorum: true, ask }).unwrap();
     asks.into_iter().map(request).collect()

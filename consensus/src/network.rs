@@ -144,7 +144,8 @@ impl Link {
             | Answer::Leader(_)
             | Answer::Propose(_)
             | Answer::ReadIndex(_)
-            | Answer::Statements { .. }) => Ok(answer),
+            | Answer::Statements { .. }
+            | Answer::Introduced) => Ok(answer),
         }
     }
 }

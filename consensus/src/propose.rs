@@ -6,7 +6,7 @@
 //!
 //! [`CommandId`]: selvedge_fabric::key::CommandId
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use selvedge_fabric::{
@@ -22,7 +22,7 @@ use crate::{
     network::CallError,
     rpc::RpcError,
     status::stopped_text,
-    types::{Outcome, Proposal},
+    types::{Member, Outcome, Proposal},
     wire::{self, Answer, Ask, LeaderHint, Proposed, ReadIndex},
 };
 
@@ -117,6 +117,8 @@ pub(crate) async fn propose(
         };
         match attempt {
             Attempt::Done(outcome) => return outcome.map_err(ProposeError::Refused),
+            // An earlier copy may be in a log, whatever is said of this one.
+            Attempt::Failed(_) if search.sent => return Err(ProposeError::OutcomeUnknown),
             Attempt::Failed(error) => return Err(error),
             other => search.note(&leader, other),
         }
@@ -193,6 +195,23 @@ pub(crate) async fn barrier(core: &Core, timeout: Duration) -> Result<Revision, 
     match reached.applied_index_at_least(Some(index), "linearizable read").await {
         Ok(_) => Ok(core.policy.borrow().revision),
         Err(_) => Err(ProposeError::no_quorum(core.missing_voters())),
+    }
+}
+
+/// Tells the other voters where a processor is that was admitted through this one: whoever of them leads must
+/// bring it the policy, without which it cannot tell anybody itself.
+pub(crate) async fn introduce(core: &Core, name: &NodeName, addrs: &[SocketAddr]) {
+    let others = core.voters().into_values().filter(|voter| voter.name != core.me && voter.name != *name);
+    let ask = Ask::Introduce { name: name.clone(), addrs: addrs.to_vec() };
+    let within = SURVEY.max(core.link.rtt() * 2);
+    let tell = |voter: Member| {
+        let ask = ask.clone();
+        async move { core.link.call(None, &voter.name, ask, Some(within)).await }
+    };
+    let told: Vec<_> = others.map(tell).collect::<FuturesUnordered<_>>().collect().await;
+    let deaf = told.iter().filter(|answer| answer.is_err()).count();
+    if deaf > 0 {
+        tracing::debug!(deaf, node = %name, "not every voter heard where the newcomer is");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -224,6 +225,13 @@ impl Replica {
     /// [`ProposeError::NoQuorum`] when no leader with a quorum answers in time.
     pub async fn barrier(&self, timeout: Duration) -> Result<Revision, ProposeError> {
         propose::barrier(&self.core, timeout).await
+    }
+
+    /// Tells the other voters where the processor `name` is, which was just admitted through this one. The
+    /// leader must know, because a newcomer has no policy to be known by before it is brought one. A voter
+    /// that does not hear it in time is left out; voters that know better keep what they know.
+    pub async fn introduce(&self, name: &NodeName, addrs: &[SocketAddr]) {
+        propose::introduce(&self.core, name, addrs).await;
     }
 
     /// Leader, voters and what their placement survives, as this replica sees it.

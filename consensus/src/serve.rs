@@ -20,6 +20,8 @@ use crate::{
 
 /// Longest time a forwarded request may ask for.
 const MAX_WITHIN: Duration = Duration::from_secs(30);
+/// Most addresses of a newcomer that are taken over.
+const MAX_INTRODUCED: usize = 8;
 
 /// Answers one encoded request of the node `from`, whose id its certificate proved.
 pub(crate) async fn serve(
@@ -73,7 +75,8 @@ fn spoken_as_leader(ask: &Ask) -> Option<Vote<u64>> {
         | Ask::Leader
         | Ask::Propose { .. }
         | Ask::ReadIndex { .. }
-        | Ask::Statements { .. } => None,
+        | Ask::Statements { .. }
+        | Ask::Introduce { .. } => None,
     }
 }
 
@@ -108,6 +111,13 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
         Ask::Statements { wanted, links_after } => {
             let (statements, links) = core.statements.answer(&wanted, links_after).await;
             Ok(Answer::Statements { statements, links })
+        }
+        Ask::Introduce { name, addrs } => {
+            // Whoever leads has applied the admission; and nobody fills the book with names of his own.
+            if core.policy.borrow().nodes.contains_key(&name) {
+                core.link.rpc.suggest(&name, &addrs[..addrs.len().min(MAX_INTRODUCED)]);
+            }
+            Ok(Answer::Introduced)
         }
     }
 }

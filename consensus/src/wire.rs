@@ -4,7 +4,7 @@
 //! is refused under any other: after a recovery, replicas of the old epoch must not mix with the new
 //! one. The fabric and the sender need no fields: TLS proves both.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use openraft::{
     error::InstallSnapshotError,
@@ -74,6 +74,12 @@ pub(crate) enum Ask {
         wanted: Vec<Revision>,
         links_after: u64,
     },
+    /// Where a processor is that was just admitted. It tells that itself as soon as it has a policy, which the
+    /// leader must bring to it first.
+    Introduce {
+        name: NodeName,
+        addrs: Vec<SocketAddr>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,6 +105,7 @@ pub(crate) enum Answer {
     Stopped {
         why: String,
     },
+    Introduced,
 }
 
 /// Who leads, as far as the one asked knows.

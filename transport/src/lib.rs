@@ -41,6 +41,7 @@ mod link;
 mod pool;
 mod reach;
 mod refusals;
+mod request;
 mod serve;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -67,6 +67,8 @@ pub(crate) struct Link {
     pub(crate) generation: u64,
     /// Held by the one request that probes a silent peer for all of them.
     pub(crate) probing: Mutex<()>,
+    /// Whether the peer has answered on it.
+    answered: AtomicBool,
     refused: std::sync::Mutex<Refused>,
     born: Instant,
     used_after_ms: AtomicU64,
@@ -90,7 +92,18 @@ impl Link {
     ) -> Self {
         let born = Instant::now();
         let (probing, refused, used_after_ms) = (Mutex::new(()), Default::default(), AtomicU64::new(0));
-        Self { connection, peer, alpn, dialled, generation, probing, refused, born, used_after_ms }
+        let answered = AtomicBool::new(false);
+        Self { connection, peer, alpn, dialled, generation, probing, answered, refused, born, used_after_ms }
+    }
+
+    /// Notes that the peer answered a request.
+    pub(crate) fn note_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer had admitted us on it. Where it had not, a refusal means that it handled nothing.
+    pub(crate) fn was_admitted(&self) -> bool {
+        !self.dialled || self.answered.load(Ordering::Relaxed)
     }
 
     /// Notes that the connection carries something now.

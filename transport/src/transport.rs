@@ -22,7 +22,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     AddressBook, Alpn, Channel, Credentials, CredentialsError, Gate, Handler, PeerIdentity, RequestError,
     TransportError, accept, dial,
-    exchange::{ExchangeError, ask},
     identity::now_ms,
     judge::{PeerSide, Refusal, judge},
     limits::{
@@ -31,7 +30,6 @@ use crate::{
     },
     link::{CloseCode, Link, close},
     pool::{Pool, Step},
-    reach,
     refusals::Refusals,
     serve,
     tls::LocalIdentity,
@@ -318,7 +316,11 @@ impl Shared {
     }
 
     /// A live connection, dialling if there is none.
-    async fn connection(self: &Arc<Self>, node: &NodeName, alpn: Alpn) -> Result<Arc<Link>, RequestError> {
+    pub(crate) async fn connection(
+        self: &Arc<Self>,
+        node: &NodeName,
+        alpn: Alpn,
+    ) -> Result<Arc<Link>, RequestError> {
         let mut outcome = match self.next_step(node, alpn) {
             Step::Use(link) => return Ok(link),
             Step::Renew(link, outcome) => {
@@ -336,46 +338,6 @@ impl Shared {
             Ok(done) => done.clone().unwrap_or(Err(RequestError::Closed)),
             Err(_) => Err(RequestError::Closed),
         }
-    }
-
-    /// A request, and once more if its connection was lost: the cached one may have been dead long
-    /// before it was used, because its peer was killed and started again.
-    async fn request_twice(
-        self: &Arc<Self>,
-        node: &NodeName,
-        alpn: Alpn,
-        body: &Bytes,
-    ) -> Result<Bytes, RequestError> {
-        let link = self.connection(node, alpn).await?;
-        match self.request_on(&link, body).await {
-            Err(RequestError::Lost { .. }) => {}
-            answer => return answer,
-        }
-        let link = self.connection(node, alpn).await?;
-        self.request_on(&link, body).await
-    }
-
-    async fn request_on(&self, link: &Arc<Link>, body: &Bytes) -> Result<Bytes, RequestError> {
-        link.touch();
-        let answer = tokio::select! {
-            answer = ask(&link.connection, body) => answer,
-            () = reach::until_gone(link) => {
-                close(&link.connection, CloseCode::Gone, "the port is closed");
-                Err(ExchangeError::Lost("nobody listens on its port any more".to_owned()))
-            }
-        };
-        link.touch();
-        let (to, alpn) = (link.peer.node.to_string(), link.alpn);
-        let answer = answer.map_err(|error| error.into_request_error(to, alpn));
-        match &answer {
-            Ok(_) | Err(RequestError::Refused(_)) => self.pool().succeeded(&link.peer.node, alpn),
-            Err(error) if !link.is_alive() => {
-                let refusal = matches!(error, RequestError::NotAdmitted { .. }).then(|| error.clone());
-                self.pool().remove(link, refusal, Instant::now());
-            }
-            Err(_) => {}
-        }
-        answer
     }
 
     fn send_on(&self, link: &Link, body: Bytes) {
@@ -484,16 +446,5 @@ async fn sweep(shared: Arc<Shared>) {
         }
         shared.recheck();
         shared.close_unused();
-    }
-}
-
-impl ExchangeError {
-    pub(crate) fn into_request_error(self, to: String, alpn: Alpn) -> RequestError {
-        match self {
-            Self::Refused(text) => RequestError::Refused(text),
-            Self::NotAdmitted(why) => RequestError::NotAdmitted { to, alpn, why },
-            Self::Lost(why) => RequestError::Lost { to, why },
-            Self::TooLarge(bytes) => RequestError::TooLarge { bytes, limit: MAX_REQUEST_BYTES },
-        }
     }
 }

@@ -162,6 +162,9 @@ impl Enroller {
         self.admit(admit).await?;
         if !request.addresses.is_empty() {
             self.transport.book().set(&request.name, request.addresses.clone());
+            if request.role == Role::Processor {
+                self.replica.introduce(&request.name, &request.addresses).await;
+            }
         }
         let certificate = issuer
             .issue(&request.name, request.role, &key, self.lifetime)

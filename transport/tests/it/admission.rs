@@ -235,6 +235,13 @@ async fn revocation_cuts_live_connections() {
     gate.0.store(true, Ordering::SeqCst);
     server.transport.recheck();
     assert!(server.transport.connections().is_empty());
+    // Until the client has heard of it, it cannot tell whether the request came before or after.
+    match client.ask("b", Alpn::Raft, "hello").await {
+        Err(RequestError::Lost { why, .. } | RequestError::NotAdmitted { why, .. }) => {
+            assert!(why.contains("a is revoked"), "{why}");
+        }
+        other => panic!("expected a refusal, got {other:?}"),
+    }
     assert!(not_admitted(client.ask("b", Alpn::Raft, "hello").await).contains("a is revoked"));
     told(&server, "a is revoked").await;
 

@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use selvedge_fabric::UnixMs;
 use selvedge_transport::{
-    Alpn, RequestError,
+    Alpn, Handler, PeerIdentity, RequestError,
     testing::{OpenGate, TestCa},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -50,10 +52,41 @@ async fn a_killed_peer_is_noticed_by_its_closed_port() {
     let address = peer.node.transport.local_addr();
     tokio::task::spawn_blocking(move || peer.kill()).await.expect("no panic");
     eventually("the port is closed", || std::net::UdpSocket::bind(address).is_ok()).await;
+    // It may have died after it handled the request: all that can be said is that no answer came.
     match client.ask("b", Alpn::Raft, "still there?").await {
+        Err(RequestError::Lost { why, .. }) => assert!(why.contains("nobody listens"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    match client.ask("b", Alpn::Raft, "and now?").await {
         Err(RequestError::Connect { why, .. }) => assert!(why.contains("nobody listens"), "{why}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Takes a request, and never answers.
+struct Grave(Arc<tokio::sync::Notify>);
+
+#[async_trait]
+impl Handler for Grave {
+    async fn request(&self, _: Option<PeerIdentity>, _: SocketAddr, _: Bytes) -> Result<Bytes, String> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_handled_by_a_peer_killed_since_is_lost_and_not_unsent() {
+    let ca = TestCa::new("test");
+    let (client, peer) = (Node::named(&ca, "a"), Mortal::start(&ca, &TestCa::node_key(), any_port()));
+    client.knows(&peer.node);
+    let taken = Arc::new(tokio::sync::Notify::new());
+    peer.node.transport.handle(Alpn::Raft, Arc::new(Grave(Arc::clone(&taken))));
+    let kill = async {
+        taken.notified().await;
+        tokio::task::spawn_blocking(move || peer.kill()).await.expect("no panic");
+    };
+    let (answer, ()) = tokio::join!(client.ask("b", Alpn::Raft, "do it"), kill);
+    assert!(matches!(answer, Err(RequestError::Lost { .. })), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
