@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 /// Each crate of the workspace, and the crates of the workspace that it may depend on.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("selvedge-abi", &[]),
     ("selvedge-programs", &["selvedge-abi"]),
     ("selvedge-fabric", &["selvedge-abi"]),
@@ -38,6 +38,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "selvedge-dataplane",
         ],
     ),
+    // Judges what clients saw, and knows nothing of who answered them.
+    ("selvedge-history", &[]),
     // The ground under fabrics knows none of them.
     ("selvedge-lab", &[]),
     ("selvedge", &["selvedge-node", "selvedge-fabric", "selvedge-lab"]),
@@ -52,6 +54,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "selvedge-overlay",
             "selvedge-dns",
             "selvedge-dataplane",
+            "selvedge-history",
             "selvedge-lab",
         ],
     ),

@@ -1,7 +1,14 @@
 //! Runs one of the long drills in full and prints what it measured.
 
+use std::path::PathBuf;
+
+use anyhow::ensure;
 use clap::Parser;
-use selvedge_chaos_tests::scenario::{cloud_loss, kill9};
+use selvedge_chaos_tests::{
+    histories,
+    lab::kernel::{Own, with_own},
+    scenario::{cloud_loss, kill9},
+};
 
 /// Long drills on a fabric of real processes.
 #[derive(Parser)]
@@ -21,6 +28,28 @@ enum Soak {
         #[arg(long, default_value_t = 20)]
         count: u32,
     },
+    /// Have clients use a fabric under kills, pauses, cuts and changes of membership, and judge what they saw.
+    /// Started again, it goes on where its ledger ends. Needs root
+    Histories {
+        /// How many minutes in all
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+        /// Repeats the choices of an earlier run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where the ledger is kept
+        #[arg(long, default_value = "target/soak-histories")]
+        dir: PathBuf,
+    },
+    /// Cut a voter off and let it return, again and again: the leader must stay. Needs root
+    VoterReturns {
+        /// How many times
+        #[arg(long, default_value_t = 20)]
+        count: u32,
+        /// Repeats the choices of an earlier run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,6 +63,18 @@ fn main() -> anyhow::Result<()> {
             println!("write gap: {}", outcome.write_gap);
             println!("DNS clean: {}", outcome.dns_clean);
             println!("catch-up:  {}", outcome.catch_up);
+        }
+        Soak::Histories { minutes, seed, dir } => {
+            histories::soak(&histories::Soak { minutes, seed, dir })?;
+        }
+        Soak::VoterReturns { count, seed } => {
+            let ran = with_own(Own::Host, || {
+                let changes = histories::voter_returns(count, seed)?;
+                ensure!(changes == 0, "{changes} of {count} returns changed the leader or its term");
+                println!("{count} returns, the leader and its term stayed");
+                Ok(())
+            })?;
+            ensure!(ran, "this needs root");
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use selvedge_lab::{Clouds, Conditions, Host, Reach};
 use serde_json::Value;
 
@@ -37,8 +38,18 @@ pub struct World {
     nodes: Vec<Node>,
     /// The ground: conditions, cuts, captures.
     pub clouds: Clouds,
+    manner: Manner,
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// What nodes are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Everything, over a wide area.
+    Far,
+    /// Agreement alone, with the times of a data centre.
+    Near,
 }
 
 #[derive(Debug)]
@@ -68,9 +79,22 @@ impl World {
     /// # Errors
     /// When the system refuses.
     pub fn new(clouds: &[&str], seed: u64, conditions: Conditions) -> anyhow::Result<Self> {
+        Self::made_for(Manner::Far, clouds, seed, conditions)
+    }
+
+    /// The same for nodes without an overlay and with the times of a data centre: for what is about
+    /// agreement alone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn near(clouds: &[&str], seed: u64, conditions: Conditions) -> anyhow::Result<Self> {
+        Self::made_for(Manner::Near, clouds, seed, conditions)
+    }
+
+    fn made_for(manner: Manner, clouds: &[&str], seed: u64, conditions: Conditions) -> anyhow::Result<Self> {
         let turn = take_turn();
         let (clouds, dir) = (Clouds::new(clouds, seed, conditions)?, tempfile::tempdir()?);
-        Ok(Self { nodes: Vec::new(), clouds, dir, _turn: turn })
+        Ok(Self { nodes: Vec::new(), clouds, manner, dir, _turn: turn })
     }
 
     /// Makes a host and starts a node on it. The first one founds the fabric, the others join it by its
@@ -79,11 +103,20 @@ impl World {
     /// # Errors
     /// When it cannot be started, or does not get ready in time.
     pub fn start(&mut self, place: Place<'_>) -> anyhow::Result<()> {
+        let seed = self.nodes.first().map(|founder| founder.host.name.clone());
+        self.start_by(place, seed.as_deref())
+    }
+
+    /// The same; it joins by another seed than the founder.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not get ready in time.
+    pub fn start_by(&mut self, place: Place<'_>, seed: Option<&str>) -> anyhow::Result<()> {
         let reach = if place.is_processor { Reach::Public } else { Reach::Behind };
         let host = self.clouds.host(place.cloud, place.name, reach)?;
         let dir = self.dir.path().join(place.name);
         std::fs::create_dir_all(&dir)?;
-        let joining = match self.nodes.first() {
+        let joining = match seed {
             None => {
                 let mut init = host.namespace.command(binary::selvedge()?);
                 init.args(["fabric", "init", "--name", "world", "--node", place.name, "--zone", place.cloud]);
@@ -91,7 +124,7 @@ impl World {
                 ensure!(made.status.success(), "fabric init: {}", String::from_utf8_lossy(&made.stderr));
                 String::new()
             }
-            Some(founder) => self.joining(founder, place, &dir)?,
+            Some(seed) => self.joining(self.host(seed)?, place, &dir)?,
         };
         std::fs::write(dir.join("node.toml"), self.config(place, &host, &joining))?;
         self.nodes.push(Node { host, process: None });
@@ -112,14 +145,7 @@ impl World {
     /// # Errors
     /// When there is no such node, or it does not get ready in time.
     pub fn launch(&mut self, name: &str) -> anyhow::Result<()> {
-        let dir = self.dir.path().join(name);
-        let log = File::options().append(true).create(true).open(dir.join("log"))?;
-        let node = self.node_mut(name)?;
-        let mut command = node.host.namespace.command(binary::selvedge()?);
-        command.args(["node", "run", "--config"]).arg(dir.join("node.toml"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        die_with_this_thread(&mut command);
-        node.process = Some(command.spawn().context("cannot start a node")?);
+        self.launch_only(name)?;
         eventually(&format!("{name} does not get ready"), PATIENCE, || {
             let status = self.ask(name, &["status"])?;
             ensure!(status["ready"] == true, "{status}");
@@ -129,14 +155,51 @@ impl World {
         Ok(())
     }
 
+    /// The same, without waiting for it to get ready.
+    ///
+    /// # Errors
+    /// When there is no such node, or it cannot be started.
+    pub fn launch_only(&mut self, name: &str) -> anyhow::Result<()> {
+        let dir = self.dir.path().join(name);
+        let log = File::options().append(true).create(true).open(dir.join("log"))?;
+        let node = self.node_mut(name)?;
+        let mut command = node.host.namespace.command(binary::selvedge()?);
+        command.args(["node", "run", "--config"]).arg(dir.join("node.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        die_with_this_thread(&mut command);
+        node.process = Some(command.spawn().context("cannot start a node")?);
+        Ok(())
+    }
+
+    /// Stops a node in the middle of what it does (SIGSTOP), or lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&mut self, name: &str, paused: bool) -> anyhow::Result<()> {
+        let node = self.node_mut(name)?;
+        let process = node.process.as_ref().with_context(|| format!("{name} does not run"))?;
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(process), signal)?)
+    }
+
+    /// Forgets a node whose process ends now and does not come back. Its host goes with it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn forget(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.nodes.iter().position(|node| node.host.name == name);
+        drop(self.nodes.remove(at.with_context(|| format!("there is no node {name}"))?));
+        Ok(())
+    }
+
     /// Seed and token of a node that joins.
-    fn joining(&self, founder: &Node, place: Place<'_>, dir: &Path) -> anyhow::Result<String> {
+    fn joining(&self, seed: &Host, place: Place<'_>, dir: &Path) -> anyhow::Result<String> {
         let role = role(place);
         let words = ["token", "join", "--role", role, "--zone", place.cloud, "--uses", "1", "--ttl", "1h"];
-        let token = self.ask(&founder.host.name, &words)?;
+        let token = self.ask(&seed.name, &words)?;
         let file = dir.join("join.token");
         std::fs::write(&file, token["token"].as_str().context("no token")?)?;
-        let seed = founder.host.public.context("the founder is not public")?;
+        let seed = seed.public.context("the seed is not public")?;
         Ok(format!("seeds = [\"{seed}:7401\"]\njoin-token-file = {:?}\n", file.to_string_lossy()))
     }
 
@@ -147,11 +210,15 @@ impl World {
             let both = |port: u16| format!("[\"{}:{port}\", \"{public}:{port}\"]", host.inside);
             format!("[advertise]\nfabric = {}\ngossip = {}\napi = {}\n", both(7401), both(7400), both(7443))
         });
+        let (overlay, profile) = match self.manner {
+            Manner::Far => ("auto", "wan"),
+            Manner::Near => ("off", "local"),
+        };
         format!(
             "name = \"{}\"\nrole = \"{}\"\nzone = \"{}\"\ndata-dir = {:?}\n{joining}\n\
              [listen]\nfabric = \"0.0.0.0:7401\"\ngossip = \"0.0.0.0:7400\"\napi = \"0.0.0.0:7443\"\n\
-             dns = [\"127.0.0.1:53\"]\nsocket = {:?}\n\n{advertise}\n[overlay]\nenabled = \"auto\"\n\n\
-             [timers]\nprofile = \"wan\"\n",
+             dns = [\"127.0.0.1:53\"]\nsocket = {:?}\n\n{advertise}\n[overlay]\nenabled = \"{overlay}\"\n\n\
+             [timers]\nprofile = \"{profile}\"\n",
             place.name,
             role(place),
             place.cloud,
@@ -174,6 +241,12 @@ impl World {
     /// When it cannot be run at all.
     pub fn run(&self, name: &str, args: &[&str]) -> anyhow::Result<Finished> {
         run_at(&self.socket(name), args)
+    }
+
+    /// All nodes, in the order in which they were started first.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.host.name.clone()).collect()
     }
 
     /// The socket of a node's API.
