@@ -34,6 +34,9 @@ enum Soak {
         /// How many minutes in all
         #[arg(long, default_value_t = 60)]
         minutes: u32,
+        /// How many operations must have been judged in all
+        #[arg(long, default_value_t = 100_000)]
+        operations: usize,
         /// Repeats the choices of an earlier run
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -64,8 +67,8 @@ fn main() -> anyhow::Result<()> {
             println!("DNS clean: {}", outcome.dns_clean);
             println!("catch-up:  {}", outcome.catch_up);
         }
-        Soak::Histories { minutes, seed, dir } => {
-            histories::soak(&histories::Soak { minutes, seed, dir })?;
+        Soak::Histories { minutes, operations, seed, dir } => {
+            histories::soak(&histories::Soak { minutes, operations, seed, dir })?;
         }
         Soak::VoterReturns { count, seed } => {
             let ran = with_own(Own::Host, || {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Played, Round, play};
 use crate::lab::kernel::{Own, with_own};
 
-/// How long one round has load and faults, unless less is left.
+/// How long one round has load and faults.
 const ROUND: Duration = Duration::from_secs(240);
 
 /// A long run.
@@ -24,6 +24,8 @@ const ROUND: Duration = Duration::from_secs(240);
 pub struct Soak {
     /// Minutes of load and faults in all, those in the ledger included.
     pub minutes: u32,
+    /// Operations that must have been judged, those in the ledger included.
+    pub operations: usize,
     /// The first round's seed; the next one's is one more, and so on.
     pub seed: u64,
     /// Where the ledger is, and what is kept of rounds that went wrong.
@@ -46,7 +48,7 @@ struct Entry {
     result: String,
 }
 
-/// Plays rounds until the ledger holds enough minutes of this seed. Started again, it goes on where it was.
+/// Plays rounds until the ledger holds enough minutes and operations of this seed. Started again, it goes on where it was.
 ///
 /// # Errors
 /// With the first round that is not linearizable, is undecided, or breaks off. What is needed to look into it
@@ -59,14 +61,17 @@ pub fn soak(soak: &Soak) -> anyhow::Result<()> {
         let entries = read(&ledger)?;
         let mine: Vec<_> = entries.into_iter().filter(|entry| entry.seed == soak.seed).collect();
         let done = mine.iter().fold(0.0, |sum, entry| sum + entry.seconds);
-        if done >= wanted {
+        let checked: usize = mine.iter().map(|entry| entry.checked).sum();
+        if done >= wanted && checked >= soak.operations {
             report(&mine);
             return Ok(());
         }
         let number = mine.iter().map(|entry| entry.round + 1).max().unwrap_or(0);
-        let length = ROUND.min(Duration::from_secs_f64((wanted - done).max(30.0)));
-        let round = Round { seed: soak.seed.wrapping_add(number), length, wide: number % 2 == 1 };
-        println!("round {number}, seed {}, {done:.0} of {wanted:.0} s done", round.seed);
+        let round = Round { seed: soak.seed.wrapping_add(number), length: ROUND, wide: number % 2 == 1 };
+        let (seed, operations) = (round.seed, soak.operations);
+        println!(
+            "round {number}, seed {seed}, {done:.0} of {wanted:.0} s, {checked} of {operations} operations"
+        );
         one(soak, &ledger, number, round)?;
     }
 }
