@@ -201,7 +201,7 @@ impl<'a> Judge<'a> {
         longest
     }
 
-    /// How long after their death nodes were still named.
+    /// How long after their death nodes were still named by those who could know.
     fn clean(&self, probe: usize) -> Option<(u64, String)> {
         let deaths: BTreeMap<_, Vec<Stretch>> = self
             .record
@@ -218,7 +218,11 @@ impl<'a> Judge<'a> {
                 a.named.iter().filter_map(|name| {
                     let dead = deaths.get(name.as_str())?;
                     let dead = dead.iter().find(|s| s.from_ms <= a.from_ms && a.to_ms <= s.to_ms)?;
-                    Some((a.to_ms - dead.from_ms, format!("{} named {name}", a.subject)))
+                    // A node that was down itself can only learn of the death after its own return.
+                    let alive = self.alive.get(a.node.as_str());
+                    let back = alive.and_then(|alive| alive.iter().rfind(|s| s.from_ms <= a.from_ms));
+                    let since = dead.from_ms.max(back.map_or(0, |stretch| stretch.from_ms));
+                    Some((a.to_ms.saturating_sub(since), format!("{} named {name}", a.subject)))
                 })
             });
         late.max()

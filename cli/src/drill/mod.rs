@@ -166,7 +166,8 @@ async fn on_ground(global: &Global, args: &RunArgs, drill: &Drill, state: State,
     };
     let other_binary =
         args.binary.as_ref().map(|binary| binary.canonicalize().unwrap_or_else(|_| binary.clone()));
-    let means = Means { state, first_clouds: args.cloud.clone(), other_binary, leave: args.leave };
+    let (first_clouds, leave, slack) = (args.cloud.clone(), args.leave, args.slack);
+    let means = Means { state, first_clouds, other_binary, leave, slack };
     run::preflight(&drill.spec, &means).map_err(failed)?;
     if !args.fresh && !args.yes && !confirmed(drill, &means.state)? {
         return Ok(ExitCode::FAILURE);

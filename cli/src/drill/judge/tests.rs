@@ -128,6 +128,19 @@ fn a_dead_node_may_be_named_only_for_so_long() {
 }
 
 #[test]
+fn a_node_that_comes_back_has_its_own_time_to_learn_of_a_death() {
+    let spec = spec("{cleanWithin: {probe: dns, atMost: 1s}}");
+    let events = vec![
+        (1_000, node("b", Condition::Dead)),
+        (1_000, node("a", Condition::Dead)),
+        (6_000, node("a", Condition::Alive)),
+    ];
+    let named = Attempt { named: vec!["b".into()], ..asked("a", 6_500, true) };
+    let judged = only(&spec, &record(events, vec![named]));
+    assert_eq!((judged.passed, judged.measured.as_str()), (true, "after 510 ms"));
+}
+
+#[test]
 fn leaders_deaths_and_settlings_are_counted() {
     let leader = |name: &str| What::Leader(Some(name.into()));
     let events = vec![

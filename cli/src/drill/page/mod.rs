@@ -134,13 +134,20 @@ const fn asks(kind: ProbeKind) -> &'static str {
 }
 
 fn events(report: &Report) -> String {
+    let mut number = 0;
     let rows = report.timeline.iter().map(|event| {
         let text = escape(&event.event);
-        let text = if event.step { format!("<strong>{text}</strong>") } else { text };
+        let text = match event.step {
+            true => {
+                number += 1;
+                format!("<strong><span class=\"number\">{number}</span> {text}</strong>")
+            }
+            false => text,
+        };
         [format!("{:.2} s", event.at_ms as f64 / 1e3), text]
     });
     format!(
-        "<section>\n<h2>Events</h2>\n<p class=\"note\">Steps of the drill are bold.</p>\n{}</section>\n",
+        "<section>\n<h2>Events</h2>\n<p class=\"note\">Steps of the drill are bold, with their numbers in the picture.</p>\n{}</section>\n",
         table(["After", "What"], rows)
     )
 }

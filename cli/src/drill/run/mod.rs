@@ -45,6 +45,8 @@ pub(super) struct Means {
     pub(super) other_binary: Option<PathBuf>,
     /// Leave everything broken.
     pub(super) leave: bool,
+    /// How many times as long as usual things may take.
+    pub(super) slack: u32,
 }
 
 /// A fabric under drill.
@@ -58,6 +60,7 @@ struct Scene {
     /// Manifests that were applied, to be deleted.
     applied: Vec<PathBuf>,
     scratch: TempDir,
+    slack: u32,
 }
 
 /// Whether a drill can be done with these means.
@@ -126,6 +129,7 @@ pub(super) async fn run(drill: &Drill, means: Means, stop: &mut Stop) -> anyhow:
         other_binary: means.other_binary,
         applied: Vec::new(),
         scratch: tempfile::tempdir().context("cannot make a temporary directory")?,
+        slack: means.slack,
     };
     let (record, writes) = scene.work(drill, stop).await?;
     if means.leave {
@@ -149,6 +153,7 @@ impl Scene {
             state: self.state.clone(),
             book: Arc::clone(&self.book),
             stop: ending.clone(),
+            slack: self.slack,
         });
         let mut writes = false;
         for (number, probe) in drill.spec.probes.iter().enumerate() {

@@ -34,7 +34,7 @@ use crate::{
 const ADDRESS_LIMIT: Duration = Duration::from_secs(1);
 /// How many addresses a client tries.
 const MAX_ADDRESSES: usize = 4;
-/// How long a write may take before it counts as failed and another node is asked.
+/// How long a write may take before it counts as failed and another node is asked; times the slack.
 const WRITE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a forbidden connection is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -49,6 +49,8 @@ pub(super) struct Prober {
     pub(super) state: State,
     pub(super) book: Arc<Notebook>,
     pub(super) stop: CancellationToken,
+    /// How many times as long as usual things may take.
+    pub(super) slack: u32,
 }
 
 impl Prober {
@@ -254,7 +256,7 @@ impl Asking {
     /// Through one node after another: the next when one fails.
     async fn write(self: Arc<Self>, through: Vec<NodeInfo>) {
         let Ok(mut writer) = ProbeWriter::new(&self.prober.selvedge) else { return };
-        let mut turn = 0;
+        let (mut turn, limit) = (0, WRITE_LIMIT * self.prober.slack);
         while !self.is_over() {
             let alive: Vec<_> = through.iter().filter(|node| self.book().is_alive(&node.name)).collect();
             let Some(node) = alive.get(turn % alive.len().max(1)) else {
@@ -262,8 +264,8 @@ impl Asking {
                 continue;
             };
             let write = async {
-                let written = timeout(WRITE_LIMIT, writer.write(&node.socket)).await;
-                written.with_context(|| format!("not within {WRITE_LIMIT:?}"))?.map(|()| BTreeSet::new())
+                let written = timeout(limit, writer.write(&node.socket)).await;
+                written.with_context(|| format!("not within {limit:?}"))?.map(|()| BTreeSet::new())
             };
             let write = async { write.await.with_context(|| format!("through {}", node.name)) };
             if !self.ask("writes", &node.name, write).await {

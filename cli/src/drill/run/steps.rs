@@ -38,7 +38,7 @@ impl Scene {
             Step::Slow(slow) => self.slow(slow).await,
             Step::Apply(apply) => self.apply(apply).await,
             Step::Wait(span) => {
-                self.book.note(What::Step(format!("wait {span}")));
+                self.book.say(&format!("wait {span}"));
                 sleep(Duration::from_millis(span.ms())).await;
                 Ok(())
             }
