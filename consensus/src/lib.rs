@@ -7,6 +7,7 @@
 //! * `machine`: [`selvedge_fabric::policy::PolicyState`] as openraft's state machine;
 //! * `network`, `serve`, `wire`: what replicas say to each other, fenced by the epoch;
 //! * `election`: pre-vote and timers that follow the measured round trips;
+//! * [`rules`]: who would vote for whom, what a majority is, which epoch is refused, as pure functions;
 //! * `batch`, `propose`: many commands in one log entry, forwarded from any processor;
 //! * `voters`, `statements`: who may vote, and the signatures by which nodes without a replica are shown that
 //!   a policy was agreed;
@@ -32,6 +33,7 @@ mod placer;
 mod propose;
 mod replica;
 mod rpc;
+pub mod rules;
 mod serve;
 mod statements;
 mod status;

@@ -14,7 +14,7 @@ use crate::{
     batch,
     contacts::LeaderWord,
     core::Core,
-    election, propose,
+    propose, rules,
     wire::{self, Answer, Ask, Proposed, Request, WireError},
 };
 
@@ -36,7 +36,7 @@ pub(crate) async fn serve(
 
 async fn answer(core: &Arc<Core>, from: u64, name: &NodeName, request: Request) -> Answer {
     let epoch = core.link.epoch();
-    if request.epoch != epoch {
+    if rules::is_fenced(epoch, request.epoch) {
         let message = format!(
             "{name} is at fence epoch {}, this node at {epoch}: the one with the lower epoch was left out of a \
              recovery and must not take part",
@@ -143,7 +143,7 @@ fn note(core: &Core, word: LeaderWord) {
 
 fn would_vote(core: &Core, theirs: Option<crate::types::LogIndex>) -> bool {
     let Ok(mine) = core.store.last_log_id() else { return false };
-    election::would_vote(mine, theirs, core.leader_silence(), &core.link.timers())
+    rules::would_vote(mine, theirs, core.leader_silence(), core.link.timers().election)
 }
 
 async fn propose(core: &Arc<Core>, proposal: &[u8], within_ms: u64) -> Proposed {
