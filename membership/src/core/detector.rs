@@ -101,6 +101,9 @@ pub struct Detector {
     next_timer: u64,
     transmits: VecDeque<(NodeId, Bytes)>,
     members: BTreeSet<NodeId>,
+    /// Since when which member is suspected, and in which of its states.
+    suspects: BTreeMap<NodeId, (foca::Member<Ident>, u64)>,
+    suspicion_ms: u64,
     rejoined: Option<u64>,
     left: bool,
     announce_every_ms: u64,
@@ -128,6 +131,8 @@ impl Detector {
             next_timer: 0,
             transmits: VecDeque::new(),
             members: BTreeSet::new(),
+            suspects: BTreeMap::new(),
+            suspicion_ms: timers.suspicion_ms + timers.probe_period_ms,
             rejoined: None,
             left: false,
             announce_every_ms: timers.probe_period_ms,
@@ -166,6 +171,7 @@ impl Detector {
             }
             self.drain(now_ms);
         }
+        self.end_suspicions(now_ms);
         if now_ms >= self.next_announce_ms && !self.left {
             self.next_announce_ms = now_ms + self.announce_every_ms;
             self.announce(now_ms);
@@ -293,11 +299,39 @@ impl Detector {
         Ok(screened)
     }
 
+    /// Declares down who was suspected for too long and did not refute it. foca has only those count the time
+    /// whose own probe failed, and they forget it when they begin anew; as in the paper, everybody counts
+    /// here, a probe's time longer.
+    fn end_suspicions(&mut self, now_ms: u64) {
+        let before = std::mem::take(&mut self.suspects);
+        let suspected = self.foca.iter_membership_state().filter(|m| m.state() == State::Suspect);
+        self.suspects = suspected
+            .map(|member| {
+                let known = before.get(&member.id().node).filter(|(known, _)| known == member);
+                (member.id().node, (member.clone(), known.map_or(now_ms, |(_, since_ms)| *since_ms)))
+            })
+            .collect();
+        let over = |since_ms: u64| now_ms.saturating_sub(since_ms) >= self.suspicion_ms;
+        let overdue: Vec<NodeId> =
+            self.suspects.iter().filter(|(_, (_, since))| over(*since)).map(|(id, _)| *id).collect();
+        overdue.into_iter().for_each(|node| self.declare_down(node, now_ms));
+    }
+
+    /// Tells a member that it is suspected with every packet that has room for news (the "buddy system" of
+    /// Dadgar, Phillips, Currey, "Lifeguard", 2018): only the member itself can refute it, and foca tells a few
+    /// members a few times, which may all be lost.
+    fn with_suspicion(&self, to: Ident, packet: Bytes) -> Bytes {
+        let mut members = self.foca.iter_membership_state();
+        let suspected = members.find(|member| *member.id() == to && member.state() == State::Suspect);
+        suspected.and_then(|suspect| add_update(&packet, suspect)).unwrap_or(packet)
+    }
+
     fn drain(&mut self, now_ms: u64) {
         while let Some((to, data)) = self.runtime.to_send() {
             // A member may ask to probe for it, or to relay, and name whom it likes.
             if self.members.contains(&to.node) && self.transmits.len() < MAX_TRANSMITS {
-                self.transmits.push_back((to.node, data));
+                let packet = self.with_suspicion(to, data);
+                self.transmits.push_back((to.node, packet));
             }
         }
         while let Some((after, timer)) = self.runtime.to_schedule() {
@@ -311,6 +345,20 @@ impl Detector {
             }
         }
     }
+}
+
+/// The packet with one more update before the others; none when it carries no updates or is full.
+fn add_update(packet: &[u8], update: &foca::Member<Ident>) -> Option<Bytes> {
+    let mut codec = PostcardCodec;
+    let mut rest = packet;
+    codec.decode_header(&mut rest).ok().map(|_: foca::Header<Ident>| ())?;
+    let (count, others) = rest.split_first_chunk::<2>()?;
+    let count = u16::from_be_bytes(*count).checked_add(1)?;
+    let mut longer = packet[..packet.len() - rest.len()].to_vec();
+    longer.extend_from_slice(&count.to_be_bytes());
+    codec.encode_member(update, &mut longer).ok()?;
+    longer.extend_from_slice(others);
+    (longer.len() <= MAX_PACKET_BYTES).then(|| longer.into())
 }
 
 fn config(timers: &Timers) -> Config {
@@ -389,6 +437,40 @@ mod tests {
         all[0].declare_down(NodeId(4), 5_000);
         run(&mut all, &[4], 5_000, 700);
         assert_eq!(state(&all[1], 4), Some(SwimState::Down));
+    }
+
+    #[test]
+    fn a_suspicion_that_nobody_tells_any_more_is_refuted() {
+        let mut all: Vec<_> = (1..=4).map(detector).collect();
+        run(&mut all, &[], 0, 5_000);
+        let id = *all[3].foca.identity();
+        // As it is when all tellings were lost and the one who counts the time is gone.
+        let suspect = std::iter::once(foca::Member::new(id, 0, State::Suspect));
+        let one = &mut all[0];
+        one.foca.apply_many(suspect, false, &mut one.runtime).expect("taken");
+        assert_eq!(state(&all[0], 4), Some(SwimState::Suspect));
+        run(&mut all, &[], 5_000, 3_000);
+        assert_eq!(state(&all[0], 4), Some(SwimState::Alive));
+        assert_eq!(*all[3].foca.identity(), id, "it did not have to begin anew");
+    }
+
+    #[test]
+    fn everybody_counts_the_time_of_a_suspicion() {
+        let mut all: Vec<_> = (1..=4).map(detector).collect();
+        run(&mut all, &[], 0, 5_000);
+        let id = *all[3].foca.identity();
+        let one = &mut all[0];
+        let suspect = std::iter::once(foca::Member::new(id, 0, State::Suspect));
+        one.foca.apply_many(suspect, false, &mut one.runtime).expect("taken");
+        // Its probes are off: only what it heard is left.
+        one.timers.clear();
+        let over_ms = one.suspicion_ms;
+        one.handle_timeout(5_000);
+        one.timers.clear();
+        one.handle_timeout(5_000 + over_ms - 1);
+        assert_eq!(state(one, 4), Some(SwimState::Suspect));
+        one.handle_timeout(5_000 + over_ms);
+        assert_eq!(state(one, 4), Some(SwimState::Down));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod holders;
 #[path = "hostile_tests.rs"]
 mod hostile;
 pub mod judge;
+pub mod outlook;
 pub mod own;
 pub mod rumors;
 pub mod sights;

@@ -7,20 +7,14 @@ mod news;
 mod output;
 mod sight;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use selvedge_fabric::{
-    command::Role,
     event::Severity,
-    id::{Name, NodeName},
+    id::NodeName,
     key::{NodeId, PublicKey},
     policy::PolicyState,
-    record::{Body, LinkFact, MAX_LINKS, Presence, Seen, Topic},
+    record::{Body, LinkFact, MAX_LINKS, Presence, Topic},
     view::View,
 };
 use selvedge_transport::Alpn;
@@ -36,14 +30,15 @@ use crate::{
     clock::Clock,
     core::{
         Now,
-        detector::{Detector, SwimState},
+        detector::Detector,
         gossip::{Event, Gossip, Transmit},
-        judge::{Judge, Judgement},
+        judge::Judgement,
+        outlook::Outlook,
         own::{Identity, Own},
-        sights::{Node, Sources, roster},
+        sights::Node,
         store::{Dropped, Key, RecordStore},
         view::{Inputs, ViewBuilder},
-        watch::{Nudge, REFUSALS, Watch},
+        watch::{Nudge, REFUSALS},
     },
     disk::{Batch, Disk, DiskError, Loaded},
     membership::{Inbox, Options, Shared},
@@ -62,8 +57,6 @@ const REVIEW_INTERVAL_MS: u64 = 1_000;
 const WRITE_INTERVAL_MS: u64 = 1_000;
 /// Round trips are read this often.
 const RTT_INTERVAL_MS: u64 = 1_000;
-/// What did not change is repeated for nodes that started at most this often, however many start.
-const REPEAT_INTERVAL_MS: u64 = 2_000;
 
 /// What the service is made of.
 pub(crate) struct Parts {
@@ -87,22 +80,17 @@ struct Done {
     rtt_ms: u64,
     links_ms: u64,
     presence_ms: u64,
-    testified_ms: u64,
 }
 
 pub(crate) struct Service {
     parts: Parts,
     me: NodeId,
     policy: Arc<PolicyState>,
-    roster: BTreeMap<NodeId, Node>,
     gossip: Gossip,
-    detector: Option<Detector>,
-    watch: Watch,
+    outlook: Outlook,
     poker: Poker,
     /// How often hosts said of an address that nobody listens there, as of the last look.
     unreachable: BTreeMap<SocketAddr, u64>,
-    judge: Judge,
-    judgement: Judgement,
     views: ViewBuilder,
     reports: Reports,
     seeds: BTreeMap<NodeName, Vec<SocketAddr>>,
@@ -111,10 +99,6 @@ pub(crate) struct Service {
     vouched: BTreeMap<NodeId, u64>,
     /// Whether somebody who probes the links themselves tells them: then connections are not told as links.
     links_are_told: bool,
-    /// The newest start of each other node that was heard of.
-    starts: BTreeMap<NodeId, u64>,
-    /// Whether one of them is so new that it has not heard this node's testimony.
-    unheard: bool,
     unwritten: Batch,
     writing: Option<JoinHandle<Result<(), DiskError>>>,
     done: Done,
@@ -140,22 +124,16 @@ impl Service {
         let own = Own::new(key, incarnation, parts.boot_nonce);
         let mut service = Self {
             me: key.node_id(),
-            roster: BTreeMap::new(),
             gossip: Gossip::new(store, own, timers.exchange_ms, parts.rng_seed),
-            detector: None,
-            watch: Watch::new(key.node_id(), timers),
+            outlook: Outlook::new(key.node_id(), timers, now),
             poker: Poker::default(),
             unreachable: BTreeMap::new(),
-            judge: Judge::new(timers, now.mono_ms),
-            judgement: Judgement::default(),
             views: ViewBuilder::new(parts.options.me.clone()),
             reports,
             seeds: BTreeMap::new(),
             rtt_us: BTreeMap::new(),
             vouched: BTreeMap::new(),
             links_are_told: false,
-            starts: BTreeMap::new(),
-            unheard: false,
             unwritten: Batch::new(),
             writing: None,
             done: Done::default(),
@@ -166,7 +144,7 @@ impl Service {
         service.write_incarnation();
         service.take_policy(now);
         service.take_revocations();
-        let known: Vec<NodeId> = service.roster.keys().copied().collect();
+        let known: Vec<NodeId> = service.outlook.roster.keys().copied().collect();
         known.into_iter().for_each(|id| service.feed_book(id));
         service.judge(now);
         service.publish_view(now);
@@ -221,24 +199,15 @@ impl Service {
 
     /// Takes over who is admitted.
     fn take_policy(&mut self, now: Now) {
-        self.roster = roster(&self.policy);
         for key in self.gossip.handle_policy(&self.policy, now) {
             self.unwritten.insert(key, None);
         }
-        let processors: BTreeSet<NodeId> =
-            self.roster.iter().filter(|(_, n)| n.role == Role::Processor).map(|(id, _)| *id).collect();
-        self.watch.set_members(&processors, now.mono_ms);
-        if processors.contains(&self.me) && self.detector.is_none() {
-            let incarnation = self.gossip.own().incarnation();
-            let seed = self.parts.rng_seed.rotate_left(1);
-            self.detector = Some(Detector::new(self.me, incarnation, &self.parts.options.timers, seed));
-        }
-        if let Some(detector) = &mut self.detector {
-            detector.set_members(processors);
-        }
-        self.rtt_us.retain(|id, _| self.roster.contains_key(id));
-        self.vouched.retain(|id, _| self.roster.contains_key(id));
-        self.starts.retain(|id, _| self.roster.contains_key(id));
+        let incarnation = self.gossip.own().incarnation();
+        let seed = self.parts.rng_seed.rotate_left(1);
+        self.outlook.handle_policy(&self.policy, incarnation, seed, now);
+        let roster = &self.outlook.roster;
+        self.rtt_us.retain(|id, _| roster.contains_key(id));
+        self.vouched.retain(|id, _| roster.contains_key(id));
         self.offer_peers();
         self.dirty = true;
     }
@@ -277,7 +246,7 @@ impl Service {
             let mut presence = self.own_presence();
             presence.leaving = true;
             self.gossip.own().say(Body::Presence(presence), true);
-            if let Some(detector) = &mut self.detector {
+            if let Some(detector) = &mut self.outlook.detector {
                 detector.leave(now.mono_ms);
             }
         }
@@ -338,12 +307,12 @@ impl Service {
     }
 
     fn handle_probe(&mut self, peer: NodeId, probe: Probe, now: Now) {
-        self.watch.handle_heard(peer, now.mono_ms);
+        self.outlook.watch.handle_heard(peer, now.mono_ms);
         match probe {
             Probe::Ping => self.send_probe(peer, &Probe::Pong),
-            Probe::Pong => self.watch.handle_pong(peer),
+            Probe::Pong => self.outlook.watch.handle_pong(peer),
             Probe::Swim(packet) => {
-                let Some(detector) = &mut self.detector else { return };
+                let Some(detector) = &mut self.outlook.detector else { return };
                 if let Err(error) = detector.handle_packet(peer, &packet, now.mono_ms) {
                     self.parts.shared.counters.dropped_probes.add(1);
                     tracing::debug!(node = %peer, %error, "probe dropped");
@@ -359,7 +328,7 @@ impl Service {
             self.gossip.own().refresh(Topic::Presence);
         }
         self.speak(now);
-        if let Some(detector) = &mut self.detector {
+        if let Some(detector) = &mut self.outlook.detector {
             detector.handle_timeout(now.mono_ms);
         }
         self.look(now);
@@ -379,7 +348,7 @@ impl Service {
         let transport = &self.parts.options.transport;
         let connected: BTreeMap<NodeId, NodeName> =
             transport.connections().into_iter().map(|(peer, _)| (peer.key.node_id(), peer.node)).collect();
-        for (id, name) in connected.iter().filter(|(id, _)| self.roster.contains_key(id)) {
+        for (id, name) in connected.iter().filter(|(id, _)| self.outlook.roster.contains_key(id)) {
             if let Some(rtt) = transport.rtt(name) {
                 self.rtt_us.insert(*id, u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             }
@@ -387,7 +356,7 @@ impl Service {
         if !self.links_are_told && now.mono_ms >= self.done.links_ms + self.parts.options.timers.links_ms {
             self.done.links_ms = now.mono_ms;
             let link = |(&peer, &rtt_us)| {
-                let loss_permille = self.watch.loss_permille(peer);
+                let loss_permille = self.outlook.watch.loss_permille(peer);
                 LinkFact { peer, rtt_us, loss_permille }
             };
             // The distance of a peer stays known when its connection ends; a link it is no more.
@@ -398,57 +367,17 @@ impl Service {
     }
 
     fn judge(&mut self, now: Now) {
-        let Some(my_cloud) = self.my_cloud() else { return };
         let vouched = self.vouched.keys().copied().collect();
-        let sights = self.sources(&vouched, now).sights(my_cloud);
-        for (id, sight) in &sights.processors {
-            let suspected = sight.swim.is_some_and(|swim| swim.state == SwimState::Suspect);
-            if suspected || sight.reports.values().any(|seen| *seen != Seen::Vouched) {
-                self.watch.handle_accused(*id, now.mono_ms);
-            }
+        if let Some(before) = self.outlook.judge(self.gossip.store(), &vouched, now) {
+            self.tell_changes(&before);
+            self.dirty = true;
         }
-        let judgement = self.judge.judge(&sights, now.mono_ms);
-        if judgement == self.judgement {
-            return;
-        }
-        self.tell_changes(&judgement);
-        if let Some(detector) = &mut self.detector {
-            use selvedge_fabric::view::Liveness;
-            for (id, _) in judgement.states.iter().filter(|(_, state)| **state == Liveness::Down) {
-                detector.declare_down(*id, now.mono_ms);
-            }
-        }
-        self.judgement = judgement;
-        self.dirty = true;
     }
 
-    fn testimony(&self, now: Now) -> Vec<selvedge_fabric::record::Observation> {
-        let vouched = self.vouched.keys().copied().collect();
-        self.sources(&vouched, now).testimony()
-    }
-
-    /// Says what this node testifies, when it changed, and again for those that started since: they have it on
-    /// their disk, where nobody can tell whether it still holds, and gossip brings them no news.
     fn testify(&mut self, now: Now) {
-        let testimony = self.testimony(now);
-        let repeat = self.unheard && now.mono_ms >= self.done.testified_ms + REPEAT_INTERVAL_MS;
-        if repeat {
-            (self.unheard, self.done.testified_ms) = (false, now.mono_ms);
-        }
-        let refresh = repeat && !testimony.is_empty();
-        self.gossip.own().say(Body::Observations(testimony), refresh);
-    }
-
-    fn sources<'a>(&'a self, vouched: &'a BTreeSet<NodeId>, now: Now) -> Sources<'a> {
-        Sources {
-            me: self.me,
-            roster: &self.roster,
-            store: self.gossip.store(),
-            watch: &self.watch,
-            detector: self.detector.as_ref(),
-            vouched,
-            now_ms: now.mono_ms,
-        }
+        let vouched = self.vouched.keys().copied().collect();
+        let (testimony, again) = self.outlook.testify(self.gossip.store(), &vouched, now);
+        self.gossip.own().say(Body::Observations(testimony), again);
     }
 
     /// Does what the core says after something came in.
@@ -462,12 +391,12 @@ impl Service {
                 Transmit::Ask { to, request } => Command::Ask { to, request },
             });
         }
-        if let Some(rejoined) = self.detector.as_mut().and_then(Detector::poll_rejoined)
+        if let Some(rejoined) = self.outlook.detector.as_mut().and_then(Detector::poll_rejoined)
             && self.gossip.own().raise_above(rejoined.saturating_sub(1), now.mono_ms)
         {
             self.raised("others took this node for dead", now);
         }
-        while let Some((to, packet)) = self.detector.as_mut().and_then(Detector::poll_transmit) {
+        while let Some((to, packet)) = self.outlook.detector.as_mut().and_then(Detector::poll_transmit) {
             self.send_probe(to, &Probe::Swim(packet));
         }
         let since_ms = now.mono_ms.saturating_sub(self.done.view_ms);

@@ -5,7 +5,7 @@ use super::*;
 impl Service {
     pub(super) fn handle_event(&mut self, event: Event, now: Now) {
         match event {
-            Event::Taken(key) => self.handle_taken(key, now),
+            Event::Taken(key) => self.handle_taken(key),
             // The node judges it; when it is too busy to, the next round of anti-entropy brings it again.
             Event::Revocation(signed) => drop(self.parts.options.revoked.try_send(*signed)),
             Event::Raised(_) => self.raised("others held newer facts of this node", now),
@@ -21,7 +21,7 @@ impl Service {
         }
     }
 
-    fn handle_taken(&mut self, key: Key, now: Now) {
+    fn handle_taken(&mut self, key: Key) {
         self.dirty = true;
         self.parts.shared.counters.records_taken.add(1);
         let Some(entry) = self.gossip.store().get(&key) else { return };
@@ -31,12 +31,7 @@ impl Service {
         if key.node != self.me && key.topic == Topic::Presence {
             self.feed_book(key.node);
             self.offer_peer(key.node);
-            let newest = self.starts.entry(key.node).or_insert(0);
-            self.unheard |= incarnation > *newest;
-            *newest = incarnation.max(*newest);
-            if let Some(detector) = &mut self.detector {
-                detector.handle_later_start(key.node, incarnation, now.mono_ms);
-            }
+            self.outlook.handle_start(key.node, incarnation);
         }
     }
 
@@ -69,23 +64,25 @@ impl Service {
         self.reports.tell_once(now.mono_ms, severity, "record-refused", &sender, message);
     }
 
-    pub(super) fn tell_changes(&self, judgement: &Judgement) {
+    /// Tells what became of the verdicts since `before`.
+    pub(super) fn tell_changes(&self, before: &Judgement) {
+        let judgement = &self.outlook.judgement;
         for (id, state) in &judgement.states {
-            if self.judgement.states.get(id) != Some(state) {
+            if before.states.get(id) != Some(state) {
                 let message = format!("is {state} as this node sees it");
                 self.reports.tell(Severity::Info, "node-state", &self.name_of(*id), message);
             }
         }
-        let (now, before) = (&judgement.clouds_down, &self.judgement.clouds_down);
-        for cloud in now.keys().filter(|cloud| !before.contains_key(*cloud)) {
+        let (now_down, were_down) = (&judgement.clouds_down, &before.clouds_down);
+        for cloud in now_down.keys().filter(|cloud| !were_down.contains_key(*cloud)) {
             let message = "nearly all of its processors are gone; the fabric goes on without it".into();
             self.reports.tell(Severity::Warning, "cloud-down", cloud.as_str(), message);
         }
-        for cloud in before.keys().filter(|cloud| !now.contains_key(*cloud)) {
+        for cloud in were_down.keys().filter(|cloud| !now_down.contains_key(*cloud)) {
             self.reports.tell(Severity::Info, "cloud-up", cloud.as_str(), "its processors are back".into());
         }
         let me = self.parts.options.me.as_str();
-        match (self.judgement.isolated, judgement.isolated) {
+        match (before.isolated, judgement.isolated) {
             (false, true) => {
                 let message = "sees no other node: it declares nobody down and goes on with what it knows; \
                                check its network"

@@ -10,7 +10,7 @@ impl Service {
         let inputs = Inputs {
             policy: &self.policy,
             store: self.gossip.store(),
-            judgement: &self.judgement,
+            judgement: &self.outlook.judgement,
             holders: self.gossip.holders(),
             rtt_us: &self.rtt_us,
         };
@@ -42,20 +42,20 @@ impl Service {
     }
 
     pub(super) fn send_probe(&self, to: NodeId, probe: &Probe) {
-        if let Some(node) = self.roster.get(&to) {
+        if let Some(node) = self.outlook.roster.get(&to) {
             self.parts.options.transport.send_datagram(&node.name, Alpn::Probe, probe.encode());
         }
     }
 
     /// Lets the transport know where a node says that it is reached.
     pub(super) fn feed_book(&mut self, id: NodeId) {
-        let Some(node) = self.roster.get(&id).filter(|_| id != self.me) else { return };
+        let Some(node) = self.outlook.roster.get(&id).filter(|_| id != self.me) else { return };
         let Some(Body::Presence(presence)) = self.gossip.store().body(id, Topic::Presence) else { return };
         let book = self.parts.options.transport.book();
         if !presence.addresses.is_empty() && book.get(&node.name) != presence.addresses {
             book.set(&node.name, presence.addresses.clone());
             let now_ms = self.parts.clock.now().mono_ms;
-            self.watch.handle_moved(id, now_ms);
+            self.outlook.watch.handle_moved(id, now_ms);
         }
     }
 
@@ -67,7 +67,7 @@ impl Service {
             admitted: admitted.iter().map(|(id, member)| (*id, member.key)).collect(),
             candidates: BTreeMap::new(),
         };
-        for (&id, node) in self.roster.iter().filter(|(id, _)| **id != self.me) {
+        for (&id, node) in self.outlook.roster.iter().filter(|(id, _)| **id != self.me) {
             peers.candidates.insert(id, self.candidate(id, node));
         }
         self.parts.peers.send_if_modified(|before| {
@@ -80,7 +80,9 @@ impl Service {
     /// Tells the carrier when a node is dialled elsewhere than before. Most news of nodes change nothing
     /// about that, and the whole list is long.
     pub(super) fn offer_peer(&self, id: NodeId) {
-        let Some(candidate) = self.roster.get(&id).map(|node| self.candidate(id, node)) else { return };
+        let Some(candidate) = self.outlook.roster.get(&id).map(|node| self.candidate(id, node)) else {
+            return;
+        };
         if self.parts.peers.borrow().candidates.get(&id) != Some(&candidate) {
             self.parts.peers.send_modify(|peers| drop(peers.candidates.insert(id, candidate)));
         }
@@ -102,9 +104,7 @@ impl Service {
     /// Goes on under a higher incarnation everywhere.
     pub(super) fn raised(&mut self, why: &str, now: Now) {
         let incarnation = self.gossip.own().incarnation();
-        if let Some(detector) = &mut self.detector {
-            detector.raise(incarnation, now.mono_ms);
-        }
+        self.outlook.raise(incarnation, now);
         self.write_incarnation();
         let message = format!("{why}; it goes on as incarnation {incarnation}");
         let me = self.parts.options.me.as_str();
@@ -161,11 +161,7 @@ impl Service {
     }
 
     pub(super) fn name_of(&self, id: NodeId) -> String {
-        self.roster.get(&id).map_or_else(|| format!("key {id}"), |node| node.name.to_string())
-    }
-
-    pub(super) fn my_cloud(&self) -> Option<Name> {
-        self.roster.get(&self.me).map(|node| node.cloud.clone())
+        self.outlook.roster.get(&id).map_or_else(|| format!("key {id}"), |node| node.name.to_string())
     }
 }
 
