@@ -9,7 +9,8 @@
 //! *Invariants* look on, one file each. *Mutants* are planted bugs that show that they would see one.
 //!
 //! What is not here: sockets, disks, openraft and libp2p. The first three are tested for real by
-//! `chaos-tests` and by `consensus`; of the carrier there is a model (`world/mesh.rs`).
+//! `chaos-tests` and by `consensus`; of the carrier there is a model (`world/mesh.rs`), and of the replicated
+//! log one around the real rules of elections, fencing and placement (`node/replica.rs`).
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on should fail there"))]
 
 pub mod dissemination;

@@ -144,18 +144,26 @@ impl Run {
         loop {
             let stop_ms = until_ms.min(self.next_moment_ms);
             match self.world.advance(stop_ms) {
-                Some(sightings) => {
-                    sightings
-                        .into_iter()
-                        .try_for_each(|sighting| self.checks.see(&mut self.world, sighting))?;
-                }
+                Some(sightings) => self.look(sightings)?,
                 None if self.world.now_ms >= self.next_moment_ms => {
                     self.next_moment_ms = self.world.now_ms + MOMENT_MS;
-                    self.checks.see(&mut self.world, Sighting::Moment)?;
+                    self.world.write_to_leaders();
+                    self.look(vec![Sighting::Moment])?;
                 }
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Looks at what was seen, and at what comes of looking.
+    fn look(&mut self, mut sightings: Vec<Sighting>) -> Result<(), Violation> {
+        while !sightings.is_empty() {
+            for sighting in &sightings {
+                self.checks.see(&mut self.world, sighting)?;
+            }
+            sightings = self.world.take_sightings();
+        }
+        Ok(())
     }
 
     /// Faults; whatever must never happen must not happen now.

@@ -42,7 +42,10 @@ fn lives_are_known(world: &World, node: &Node) -> Result<(), String> {
             (Some(Liveness::Alive), true)
             | (Some(Liveness::Down | Liveness::Unknown | Liveness::Left), false) => {}
             (state, lives) => {
-                return Err(format!("{seen} takes {name} for {state:?}, which lives: {lives}"));
+                return Err(format!(
+                    "{seen} takes {name} for {state:?}, which lives: {lives}; {}",
+                    node.sight_of(slot.birth.id())
+                ));
             }
         }
     }

@@ -1,10 +1,13 @@
 //! What must hold, one file each.
 
 mod agreement;
+mod fencing;
+mod leaders;
 mod names;
 mod packets;
 mod paths;
 mod plans;
+mod seats;
 mod tombstones;
 
 use std::fmt;
@@ -35,7 +38,7 @@ trait Invariant {
     ///
     /// # Errors
     /// What should not be.
-    fn see(&mut self, _world: &mut World, _sighting: Sighting) -> Result<(), String> {
+    fn see(&mut self, _world: &mut World, _sighting: &Sighting) -> Result<(), String> {
         Ok(())
     }
 
@@ -59,11 +62,14 @@ impl Checks {
             Box::new(paths::Paths),
             Box::new(plans::Plans),
             Box::new(tombstones::Tombstones),
+            Box::new(leaders::Leaders::default()),
+            Box::new(seats::Seats),
+            Box::new(fencing::Fencing),
             Box::new(agreement::Agreement),
         ])
     }
 
-    pub(crate) fn see(&mut self, world: &mut World, sighting: Sighting) -> Result<(), Violation> {
+    pub(crate) fn see(&mut self, world: &mut World, sighting: &Sighting) -> Result<(), Violation> {
         self.0.iter_mut().try_for_each(|check| {
             check.see(world, sighting).map_err(|what| Violation { invariant: check.name(), what })
         })

@@ -34,15 +34,17 @@ impl Invariant for Names {
         "names"
     }
 
-    fn see(&mut self, world: &mut World, sighting: Sighting) -> Result<(), String> {
-        if sighting != Sighting::Moment || world.now_ms < world.troubled_ms + BOUND_MS {
+    fn see(&mut self, world: &mut World, sighting: &Sighting) -> Result<(), String> {
+        if *sighting != Sighting::Moment || world.now_ms < world.troubled_ms + BOUND_MS {
             return Ok(());
         }
-        for (n, node) in world.living().filter(|(n, _)| !world.is_paused(*n)) {
-            if node.judgement.isolated {
-                continue;
-            }
-            for address in named(world, node) {
+        let services = world.scenario.services;
+        let awake =
+            world.living().filter(|(n, node)| !world.is_paused(*n) && !node.outlook.judgement.isolated);
+        for n in awake.map(|(n, _)| n).collect::<Vec<_>>() {
+            let addresses = world.slots[n].node.as_mut().map(|node| named(services, node));
+            let Some(node) = &world.slots[n].node else { continue };
+            for address in addresses.into_iter().flatten() {
                 look(world, n, node, address)?;
             }
         }
@@ -61,19 +63,22 @@ fn look(world: &World, n: usize, node: &Node, address: IpAddr) -> Result<(), Str
     let since_ms = world.now_ms - dead_since_ms.max(world.troubled_ms);
     if knew && since_ms >= BOUND_MS {
         return Err(format!(
-            "{} still names {address} of {}, which has been dead for {} ms",
+            "{} still names {address} of {}, which has been dead for {} ms, at revision {}, and takes it for {:?}: {}",
             node.birth.name,
             slot.birth.name,
-            world.now_ms - dead_since_ms
+            world.now_ms - dead_since_ms,
+            node.policy.revision,
+            node.view.nodes.get(&slot.birth.name).map(|seen| seen.state),
+            node.sight_of(slot.birth.id()),
         ));
     }
     Ok(())
 }
 
 /// Every address that a node's DNS gives out for a contract.
-fn named(world: &World, node: &Node) -> Vec<IpAddr> {
-    let Some(index) = &node.index else { return Vec::new() };
-    (0..world.scenario.services).flat_map(|number| ask(index, number)).collect()
+fn named(services: usize, node: &mut Node) -> Vec<IpAddr> {
+    let Some(index) = node.names() else { return Vec::new() };
+    (0..services).flat_map(|number| ask(index, number)).collect()
 }
 
 fn ask(index: &ZoneIndex, number: usize) -> Vec<IpAddr> {

@@ -49,13 +49,13 @@ impl Invariant for Packets {
         "packets"
     }
 
-    fn see(&mut self, world: &mut World, sighting: Sighting) -> Result<(), String> {
+    fn see(&mut self, world: &mut World, sighting: &Sighting) -> Result<(), String> {
         match sighting {
             Sighting::Moment => {}
-            Sighting::Delivered { at, source, destination, port } => {
-                return delivered(world, at, (source, destination), port);
+            Sighting::Delivered { at, revision, source, destination, port } => {
+                return delivered(world, *at, *revision, (*source, *destination), *port);
             }
-            Sighting::Planned(_) | Sighting::Frame { .. } => return Ok(()),
+            Sighting::Planned(_) | Sighting::Frame { .. } | Sighting::Did { .. } => return Ok(()),
         }
         for flow in std::mem::take(&mut self.flows) {
             self.try_flow(world, flow)?;
@@ -116,7 +116,13 @@ impl Packets {
 }
 
 /// Whether a packet that came out at a node may come out there.
-fn delivered(world: &World, at: usize, between: (Ipv4Addr, Ipv4Addr), port: u16) -> Result<(), String> {
+fn delivered(
+    world: &World,
+    at: usize,
+    revision: u64,
+    between: (Ipv4Addr, Ipv4Addr),
+    port: u16,
+) -> Result<(), String> {
     let (source, destination) = between;
     let name = &world.slots[at].birth.name;
     let whose =
@@ -124,12 +130,10 @@ fn delivered(world: &World, at: usize, between: (Ipv4Addr, Ipv4Addr), port: u16)
     let (Some((_, from)), Some((owner, to))) = (whose(source), whose(destination)) else {
         return Err(format!("a packet from {source} to {destination} came out at {name}"));
     };
-    let Some(plan) = world.slots[at].node.as_ref().and_then(|node| node.plan.as_ref()) else { return Ok(()) };
-    let policy = world.agreed_at(plan.revision).ok_or("a revision that nobody agreed on")?;
+    let policy = world.agreed_at(revision).ok_or("a revision that nobody agreed on")?;
     if owner != at || !allows(policy, &from, &to, port) {
         return Err(format!(
-            "a packet of {from} to udp/{port} of {to} came out at {name}, which revision {} does not allow",
-            plan.revision
+            "a packet of {from} to udp/{port} of {to} came out at {name}, which revision {revision} does not allow"
         ));
     }
     Ok(())

@@ -23,26 +23,23 @@ impl Invariant for Paths {
         "paths"
     }
 
-    fn see(&mut self, world: &mut World, sighting: Sighting) -> Result<(), String> {
-        let Sighting::Frame { from, to, frame } = sighting else { return Ok(()) };
-        let Some((source, destination)) = ends(world, &frame) else { return Ok(()) };
-        let Some(plan) = world.slots[from].node.as_ref().and_then(|node| node.plan.as_ref()) else {
-            return Ok(());
-        };
-        let name = &world.slots[from].birth.name;
-        let policy = world.agreed_at(plan.revision).ok_or("a revision that nobody agreed on")?;
+    fn see(&mut self, world: &mut World, sighting: &Sighting) -> Result<(), String> {
+        let Sighting::Frame { from, to, revision, frame } = sighting else { return Ok(()) };
+        let Some((source, destination)) = ends(world, frame) else { return Ok(()) };
+        let name = &world.slots[*from].birth.name;
+        let policy = world.agreed_at(*revision).ok_or("a revision that nobody agreed on")?;
         if !allows(policy, &source, &destination, frame.port) {
             return Err(format!(
                 "{name} carries a packet of {source} to udp/{} of {destination}, which revision {} does not allow",
-                frame.port, plan.revision
+                frame.port, *revision
             ));
         }
-        let place = ZoneName::of_cloud(cloud(world.slots[to].birth.cloud));
+        let place = ZoneName::of_cloud(cloud(world.slots[*to].birth.cloud));
         if avoided(policy, &source, &destination).iter().any(|avoided| avoided.covers(&place)) {
             return Err(format!(
                 "{name} sends a packet of {source} for {destination} into {place}, which its contract avoids at \
                  revision {}",
-                plan.revision
+                *revision
             ));
         }
         Ok(())

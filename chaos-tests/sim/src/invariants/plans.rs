@@ -22,8 +22,8 @@ impl Invariant for Plans {
         "plans"
     }
 
-    fn see(&mut self, world: &mut World, sighting: Sighting) -> Result<(), String> {
-        let Sighting::Planned(n) = sighting else { return Ok(()) };
+    fn see(&mut self, world: &mut World, sighting: &Sighting) -> Result<(), String> {
+        let Sighting::Planned(n) = *sighting else { return Ok(()) };
         let Some(node) = &world.slots[n].node else { return Ok(()) };
         let Some(plan) = &node.plan else { return Ok(()) };
         if !node.plans_made.is_multiple_of(EVERY) {

@@ -10,8 +10,8 @@ impl Invariant for Tombstones {
         "tombstones"
     }
 
-    fn see(&mut self, world: &mut World, sighting: Sighting) -> Result<(), String> {
-        let Sighting::Planned(n) = sighting else { return Ok(()) };
+    fn see(&mut self, world: &mut World, sighting: &Sighting) -> Result<(), String> {
+        let Sighting::Planned(n) = *sighting else { return Ok(()) };
         let Some(node) = &world.slots[n].node else { return Ok(()) };
         // What was agreed, not what the node makes of it.
         let Some(policy) = world.agreed_at(node.inputs.0.revision) else { return Ok(()) };

@@ -35,6 +35,17 @@ impl Node {
         self.apply(Arc::new(plan), now);
     }
 
+    /// The names that its DNS serves. The daemon makes the index with each plan; here it is made when somebody
+    /// asks.
+    pub(crate) fn names(&mut self) -> Option<&ZoneIndex> {
+        let plan = self.named_by.as_ref()?;
+        let made_of = |index: &(Arc<Plan>, ZoneIndex)| Arc::ptr_eq(&index.0, plan);
+        if !self.index.as_ref().is_some_and(made_of) {
+            self.index = Some((plan.clone(), ZoneIndex::build(&plan.zone)));
+        }
+        self.index.as_ref().map(|(_, index)| index)
+    }
+
     fn is_plan_due(&self, now: Now) -> bool {
         self.plan.as_ref().is_none_or(|plan| {
             (plan.revision, plan.generation) != (self.policy.revision, self.view.generation)
@@ -46,7 +57,7 @@ impl Node {
         let before = self.plan.replace(plan.clone());
         let lost_names = before.as_ref().is_some_and(|b| b.zone.endpoints.len() > plan.zone.endpoints.len());
         if !(lost_names && self.mutant == Some(Mutant::StaleNames)) {
-            self.index = Some(ZoneIndex::build(&plan.zone));
+            self.named_by = Some(plan.clone());
         }
         if let Ok(image) = TableImage::new(&plan) {
             let less = image.contracts().len() < self.gate.image().contracts().len();

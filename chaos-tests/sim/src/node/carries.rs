@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use selvedge_fabric::{key::NodeId, plan::Plan, record::Body};
 use selvedge_membership::core::Now;
-use selvedge_overlay::{Difference, Output, QUALITY_INTERVAL_US, facts_differ};
+use selvedge_overlay::{Difference, Output, QUALITY_INTERVAL_US, facts_differ, peek};
 
 use super::{Node, Packet, Send};
 use crate::mutant::Mutant;
@@ -22,6 +22,12 @@ impl Node {
         if self.mutant == Some(Mutant::AnyWay) {
             std::sync::Arc::make_mut(&mut routing).paths.clear();
         }
+        if self.mutant == Some(Mutant::StaleRoutes) {
+            let first = self.first_verdicts.get_or_insert_with(|| routing.verdicts.clone());
+            std::sync::Arc::make_mut(&mut routing).verdicts = first.clone();
+        }
+        self.take_routed();
+        self.routed_revision = plan.revision;
         self.router.handle_plan(routing, micros(now));
         self.take_routed();
     }
@@ -72,8 +78,11 @@ impl Node {
     fn take_routed(&mut self) {
         while let Some(output) = self.router.poll() {
             match output {
-                Output::Datagram { to, bytes } => self.out.push(Send::To(to, Packet::Link(bytes))),
-                Output::Packet(packet) => self.delivered.push(packet),
+                Output::Datagram { to, bytes } => {
+                    self.frames.extend(peek(&bytes).map(|frame| (to, self.routed_revision, frame)));
+                    self.out.push(Send::To(to, Packet::Link(bytes)));
+                }
+                Output::Packet(packet) => self.delivered.push((self.routed_revision, packet)),
             }
         }
     }

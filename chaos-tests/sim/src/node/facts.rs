@@ -3,19 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use selvedge_fabric::{
-    command::Role,
-    id::Name,
     key::NodeId,
     policy::PolicyState,
-    record::{Body, Health, Presence, Record, Seen, Topic},
+    record::{Body, Health, Presence, Record, Topic},
     view::Liveness,
 };
 use selvedge_membership::core::{
     Now,
-    detector::{Detector, SwimState},
+    detector::Detector,
     gossip::{Event, Transmit, Verdict},
     own::Identity,
-    sights::{Sources, roster},
     store::Key,
     view::Inputs,
     watch::Nudge,
@@ -31,7 +28,6 @@ use crate::{
 const REVIEW_INTERVAL_MS: u64 = 1_000;
 const WRITE_INTERVAL_MS: u64 = 1_000;
 const RTT_INTERVAL_MS: u64 = 1_000;
-const REPEAT_INTERVAL_MS: u64 = 2_000;
 /// How often a node asks another which policy it has. Stands for appends and for following bundles.
 const ASK_POLICY_MS: u64 = 400;
 
@@ -71,22 +67,13 @@ impl Node {
             _ => self.policy.clone(),
         };
         self.policy = policy.clone();
-        self.roster = roster(&policy);
         for key in self.gossip.handle_policy(&policy, now) {
             self.disk.records.remove(&key);
         }
-        let processors: BTreeSet<NodeId> =
-            self.roster.iter().filter(|(_, n)| n.role == Role::Processor).map(|(id, _)| *id).collect();
-        self.watch.set_members(&processors, now.mono_ms);
-        if processors.contains(&self.me) && self.detector.is_none() {
-            let incarnation = self.gossip.own().incarnation();
-            self.detector = Some(Detector::new(self.me, incarnation, &self.timers, seed.rotate_left(1)));
-        }
-        if let Some(detector) = &mut self.detector {
-            detector.set_members(processors);
-        }
-        self.rtt_us.retain(|id, _| self.roster.contains_key(id));
-        self.starts.retain(|id, _| self.roster.contains_key(id));
+        let incarnation = self.gossip.own().incarnation();
+        self.outlook.handle_policy(&policy, incarnation, seed.rotate_left(1), now);
+        let roster = &self.outlook.roster;
+        self.rtt_us.retain(|id, _| roster.contains_key(id));
         self.dirty = true;
     }
 
@@ -131,27 +118,31 @@ impl Node {
         let now = self.clock.read(true_ms);
         match packet {
             Packet::Poke => return,
-            Packet::Refused => self.watch.handle_refused(from, now.mono_ms),
+            Packet::Refused => self.outlook.watch.handle_refused(from, now.mono_ms),
             _ if !self.admits(from) => return,
             Packet::Push(record) => self.handle_push(from, &record, now),
             Packet::Request(request) => self.handle_request(from, request, now),
             Packet::Response(response) => self.handle_response(from, response, now),
             Packet::Ping => {
-                self.watch.handle_heard(from, now.mono_ms);
+                self.outlook.watch.handle_heard(from, now.mono_ms);
                 self.out.push(Send::To(from, Packet::Pong));
             }
             Packet::Pong => {
-                self.watch.handle_heard(from, now.mono_ms);
-                self.watch.handle_pong(from);
+                self.outlook.watch.handle_heard(from, now.mono_ms);
+                self.outlook.watch.handle_pong(from);
             }
             Packet::Swim(packet) => {
-                self.watch.handle_heard(from, now.mono_ms);
-                if let Some(detector) = &mut self.detector {
+                self.outlook.watch.handle_heard(from, now.mono_ms);
+                if let Some(detector) = &mut self.outlook.detector {
                     // SWIM expects loss; a packet that it refuses is one.
                     let _ = detector.handle_packet(from, &packet, now.mono_ms);
                 }
             }
             Packet::Link(bytes) => return self.handle_datagram(from, &bytes, now),
+            Packet::Raft(message) => {
+                self.replica.handle(from, *message, now.mono_ms);
+                return self.take_said();
+            }
             Packet::AskPolicy(revision) => {
                 if self.policy.revision > revision {
                     self.out.push(Send::To(from, Packet::Policy(self.disk.policy.clone())));
@@ -160,6 +151,24 @@ impl Node {
             Packet::Policy(policy) => return self.handle_policy(&policy, true_ms),
         }
         self.step(now);
+    }
+
+    /// What the replica wants sent; what it stored outlives the process ([`Node::into_disk`]).
+    fn take_said(&mut self) {
+        let said = std::mem::take(&mut self.replica.out);
+        self.out.extend(said.into_iter().map(|(to, message)| Send::To(to, Packet::Raft(Box::new(message)))));
+    }
+
+    /// A client writes; only a leader takes it.
+    pub(crate) fn propose(&mut self, number: u64) {
+        self.replica.propose(number, self.clock.mono_ms);
+        self.take_said();
+    }
+
+    /// An operator makes this node the only voter of a new epoch.
+    pub(crate) fn recover(&mut self, epoch: u64) {
+        self.replica.recover(epoch);
+        self.take_said();
     }
 
     fn handle_push(&mut self, from: NodeId, record: &Arc<Record>, now: Now) {
@@ -196,13 +205,15 @@ impl Node {
         }
         let identity = Identity { fabric: FABRIC, epoch: 0, signer: &self.birth.key };
         self.gossip.handle_timeout(&identity, now);
-        if let Some(detector) = &mut self.detector {
+        if let Some(detector) = &mut self.outlook.detector {
             detector.handle_timeout(now.mono_ms);
         }
         self.look(now);
         self.measure(now);
         self.tick_router(now);
         self.judge(now);
+        self.replica.handle_tick(&self.policy, &self.outlook.judgement, now.mono_ms);
+        self.take_said();
         self.testify(now);
         self.write(now);
         self.ask_policy(now);
@@ -210,7 +221,7 @@ impl Node {
     }
 
     fn look(&mut self, now: Now) {
-        for nudge in self.watch.poll_nudges(now.mono_ms) {
+        for nudge in self.outlook.watch.poll_nudges(now.mono_ms) {
             self.out.push(match nudge {
                 Nudge::Ping(peer) => Send::To(peer, Packet::Ping),
                 Nudge::Poke(peer) => Send::To(peer, Packet::Poke),
@@ -223,8 +234,9 @@ impl Node {
             return;
         }
         self.done.rtt_ms = now.mono_ms;
-        for (id, node) in self.roster.iter().filter(|(id, _)| **id != self.me) {
-            let heard = self.watch.heard_ms(*id).is_some_and(|at| now.mono_ms - at < 2 * RTT_INTERVAL_MS);
+        for (id, node) in self.outlook.roster.iter().filter(|(id, _)| **id != self.me) {
+            let heard =
+                self.outlook.watch.heard_ms(*id).is_some_and(|at| now.mono_ms - at < 2 * RTT_INTERVAL_MS);
             let position = (0..self.rtt_by_cloud_us.len()).find(|number| cloud(*number) == node.cloud);
             if let Some(position) = position.filter(|_| heard) {
                 self.rtt_us.insert(*id, self.rtt_by_cloud_us[position]);
@@ -233,52 +245,18 @@ impl Node {
     }
 
     fn judge(&mut self, now: Now) {
-        let Some(my_cloud) = self.my_cloud() else { return };
-        let nobody = BTreeSet::new();
-        let sights = self.sources(&nobody, now).sights(my_cloud);
-        for (id, sight) in &sights.processors {
-            let suspected = sight.swim.is_some_and(|swim| swim.state == SwimState::Suspect);
-            if suspected || sight.reports.values().any(|seen| *seen != Seen::Vouched) {
-                self.watch.handle_accused(*id, now.mono_ms);
-            }
+        let before = self.outlook.judge(self.gossip.store(), &BTreeSet::new(), now);
+        let Some(before) = before else { return };
+        if self.mutant == Some(Mutant::Unforgiving) {
+            let dead = before.states.into_iter().filter(|(_, state)| *state == Liveness::Down);
+            self.outlook.judgement.states.extend(dead);
         }
-        let judgement = self.judge.judge(&sights, now.mono_ms);
-        if judgement == self.judgement {
-            return;
-        }
-        if let Some(detector) = &mut self.detector {
-            for (id, _) in judgement.states.iter().filter(|(_, state)| **state == Liveness::Down) {
-                detector.declare_down(*id, now.mono_ms);
-            }
-        }
-        self.judgement = judgement;
         self.dirty = true;
     }
 
     fn testify(&mut self, now: Now) {
-        let testimony = self.sources(&BTreeSet::new(), now).testimony();
-        let repeat = self.unheard && now.mono_ms >= self.done.testified_ms + REPEAT_INTERVAL_MS;
-        if repeat {
-            (self.unheard, self.done.testified_ms) = (false, now.mono_ms);
-        }
-        let refresh = repeat && !testimony.is_empty();
-        self.gossip.own().say(Body::Observations(testimony), refresh);
-    }
-
-    fn sources<'a>(&'a self, vouched: &'a BTreeSet<NodeId>, now: Now) -> Sources<'a> {
-        Sources {
-            me: self.me,
-            roster: &self.roster,
-            store: self.gossip.store(),
-            watch: &self.watch,
-            detector: self.detector.as_ref(),
-            vouched,
-            now_ms: now.mono_ms,
-        }
-    }
-
-    fn my_cloud(&self) -> Option<Name> {
-        self.roster.get(&self.me).map(|node| node.cloud.clone())
+        let (testimony, again) = self.outlook.testify(self.gossip.store(), &BTreeSet::new(), now);
+        self.gossip.own().say(Body::Observations(testimony), again);
     }
 
     fn write(&mut self, now: Now) {
@@ -298,7 +276,7 @@ impl Node {
             return;
         }
         self.done.asked_ms = now.mono_ms;
-        let others: Vec<NodeId> = self.roster.keys().copied().filter(|id| *id != self.me).collect();
+        let others: Vec<NodeId> = self.outlook.roster.keys().copied().filter(|id| *id != self.me).collect();
         if let Some(other) = others.get((now.mono_ms / ASK_POLICY_MS) as usize % others.len().max(1)) {
             self.out.push(Send::To(*other, Packet::AskPolicy(self.disk.policy.revision)));
         }
@@ -315,12 +293,12 @@ impl Node {
                 Transmit::Ask { to, request } => Send::To(to, Packet::Request(request)),
             });
         }
-        if let Some(rejoined) = self.detector.as_mut().and_then(Detector::poll_rejoined)
+        if let Some(rejoined) = self.outlook.detector.as_mut().and_then(Detector::poll_rejoined)
             && self.gossip.own().raise_above(rejoined.saturating_sub(1), now.mono_ms)
         {
             self.raised(now);
         }
-        while let Some((to, packet)) = self.detector.as_mut().and_then(Detector::poll_transmit) {
+        while let Some((to, packet)) = self.outlook.detector.as_mut().and_then(Detector::poll_transmit) {
             self.out.push(Send::To(to, Packet::Swim(packet)));
         }
         let since_ms = now.mono_ms.saturating_sub(self.done.view_ms);
@@ -331,33 +309,26 @@ impl Node {
 
     fn handle_event(&mut self, event: Event, now: Now) {
         match event {
-            Event::Taken(key) => self.handle_taken(key, now),
+            Event::Taken(key) => self.handle_taken(key),
             Event::Raised(_) => self.raised(now),
             Event::Quarantined(_) => self.dirty = true,
             Event::Dropped { .. } | Event::Revocation(_) => {}
         }
     }
 
-    fn handle_taken(&mut self, key: Key, now: Now) {
+    fn handle_taken(&mut self, key: Key) {
         self.dirty = true;
         self.unwritten.insert(key);
         let Some(entry) = self.gossip.store().get(&key) else { return };
         let incarnation = entry.rank.version.incarnation;
         if key.node != self.me && key.topic == Topic::Presence {
-            let newest = self.starts.entry(key.node).or_insert(0);
-            self.unheard |= incarnation > *newest;
-            *newest = incarnation.max(*newest);
-            if let Some(detector) = &mut self.detector {
-                detector.handle_later_start(key.node, incarnation, now.mono_ms);
-            }
+            self.outlook.handle_start(key.node, incarnation);
         }
     }
 
     fn raised(&mut self, now: Now) {
         let incarnation = self.gossip.own().incarnation();
-        if let Some(detector) = &mut self.detector {
-            detector.raise(incarnation, now.mono_ms);
-        }
+        self.outlook.raise(incarnation, now);
         self.disk.incarnation = incarnation;
     }
 
@@ -367,7 +338,7 @@ impl Node {
         let inputs = Inputs {
             policy: &self.policy,
             store: self.gossip.store(),
-            judgement: &self.judgement,
+            judgement: &self.outlook.judgement,
             holders: self.gossip.holders(),
             rtt_us: &self.rtt_us,
         };

@@ -2,6 +2,7 @@
 //!
 //! * [`facts`]: membership, as its service drives it.
 //! * [`acts`]: plan, DNS and gate, as the reconciler drives them.
+//! * [`replica`]: a model of the replicated log, around the real rules.
 //! * [`carries`]: the router, as the overlay drives it.
 //!
 //! The node does no IO: what comes in are packets and time, what goes out waits in `out`.
@@ -9,6 +10,8 @@
 mod acts;
 mod carries;
 mod facts;
+mod log;
+mod replica;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +23,7 @@ use selvedge_dataplane::Twin;
 use selvedge_dns::ZoneIndex;
 use selvedge_fabric::{
     Revision, UnixMs,
+    compile::VerdictTables,
     key::NodeId,
     plan::Plan,
     planner::{Local, Prepared},
@@ -33,18 +37,21 @@ use selvedge_membership::{
         Now,
         detector::Detector,
         gossip::Gossip,
-        judge::{Judge, Judgement},
+        outlook::Outlook,
         own::Own,
-        sights,
         store::{Key, RecordStore},
         view::ViewBuilder,
-        watch::Watch,
     },
 };
 
-use selvedge_overlay::{Router, Settings};
+use selvedge_overlay::{Peeked, Router, Settings};
 use zeroize::Zeroizing;
 
+pub(crate) use self::log::{Deed, Entry, Members};
+use self::{
+    log::{Message, Stored},
+    replica::Replica,
+};
 use crate::{
     intent::{Birth, FABRIC, START_MS},
     mutant::Mutant,
@@ -74,6 +81,8 @@ pub(crate) enum Packet {
     Refused,
     /// A datagram of the overlay.
     Link(Bytes),
+    /// What replicas of the log say.
+    Raft(Box<Message>),
     /// Which policy have you? This is mine.
     AskPolicy(Revision),
     /// A newer policy.
@@ -93,9 +102,22 @@ pub(crate) enum Send {
 pub(crate) struct Disk {
     pub(crate) records: BTreeMap<Key, (Record, UnixMs)>,
     pub(crate) incarnation: u64,
+    pub(crate) log: Stored,
     pub(crate) policy: Arc<PolicyState>,
     /// The policy with which the fabric was founded; only a planted bug looks at it.
     pub(crate) founding: Arc<PolicyState>,
+}
+
+impl Disk {
+    /// The facts it kept. What is not good any more is left behind, as the daemon does.
+    fn facts(&self) -> RecordStore {
+        let mut store = RecordStore::new(FABRIC, 0);
+        store.set_policy(&self.policy);
+        for (record, heard_ms) in self.records.values() {
+            let _ = store.merge(record.clone(), *heard_ms, false);
+        }
+        store
+    }
 }
 
 /// A clock of one node: its monotonic time begins at its start, and its wall clock may be wrong.
@@ -115,6 +137,11 @@ impl Clock {
     }
 }
 
+/// The log of the node that founds the fabric.
+pub(crate) fn founding_log(me: NodeId) -> Stored {
+    Replica::founding(me)
+}
+
 /// When which periodic work was done last.
 #[derive(Debug, Default)]
 struct Done {
@@ -122,7 +149,6 @@ struct Done {
     write_ms: u64,
     rtt_ms: u64,
     presence_ms: u64,
-    testified_ms: u64,
     asked_ms: u64,
 }
 
@@ -139,17 +165,11 @@ pub(crate) struct Node {
     /// Round trips to nodes by their cloud, microseconds.
     rtt_by_cloud_us: Arc<Vec<u32>>,
     pub(crate) policy: Arc<PolicyState>,
-    roster: BTreeMap<NodeId, sights::Node>,
     pub(crate) gossip: Gossip,
-    detector: Option<Detector>,
-    watch: Watch,
-    judge: Judge,
-    pub(crate) judgement: Judgement,
+    pub(crate) outlook: Outlook,
     views: ViewBuilder,
     pub(crate) view: Arc<View>,
     rtt_us: BTreeMap<NodeId, u32>,
-    starts: BTreeMap<NodeId, u64>,
-    unheard: bool,
     health: Health,
     done: Done,
     dirty: bool,
@@ -161,7 +181,9 @@ pub(crate) struct Node {
     pub(crate) plans_made: u64,
     /// How many of them were looked at.
     pub(crate) plans_seen: u64,
-    pub(crate) index: Option<ZoneIndex>,
+    /// The plan by which its DNS answers.
+    named_by: Option<Arc<Plan>>,
+    index: Option<(Arc<Plan>, ZoneIndex)>,
     pub(crate) gate: Twin,
     /// Whether packets go between nodes: not in the largest worlds.
     carries: bool,
@@ -169,7 +191,13 @@ pub(crate) struct Node {
     links_told: Vec<LinkFact>,
     links_told_us: u64,
     /// Packets that came out of the overlay here.
-    pub(crate) delivered: Vec<Bytes>,
+    pub(crate) delivered: Vec<(Revision, Bytes)>,
+    /// Frames that it sent, and the revision by which it routed them.
+    pub(crate) frames: Vec<(NodeId, Revision, Peeked)>,
+    routed_revision: Revision,
+    /// Only a planted bug looks at it.
+    first_verdicts: Option<Arc<VerdictTables>>,
+    pub(crate) replica: Replica,
     pub(crate) out: Vec<Send>,
 }
 
@@ -186,29 +214,39 @@ pub(crate) struct Start {
     pub(crate) mutant: Option<Mutant>,
 }
 
+fn router(me: NodeId, birth: &Birth, seed: u64) -> Router {
+    Router::new(Settings {
+        me,
+        sealing_secret: Zeroizing::new(birth.sealing_secret()),
+        first_session: (seed >> 8) as u32,
+        direct: true,
+    })
+}
+
 impl Node {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { birth, disk, true_ms, skew_ms, seed, view_every_ms, carries, rtt_by_cloud_us, mutant } =
-            start;
+        let Start {
+            birth,
+            mut disk,
+            true_ms,
+            skew_ms,
+            seed,
+            view_every_ms,
+            carries,
+            rtt_by_cloud_us,
+            mutant,
+        } = start;
         let mut clock = Clock { read_ms: true_ms, mono_ms: 0, skew_ms };
         let now = clock.read(true_ms);
         let timers = Timers::default();
         let key = selvedge_fabric::key::Signer::public_key(&birth.key);
         let me = key.node_id();
         let policy = disk.policy.clone();
-        let mut store = RecordStore::new(FABRIC, 0);
-        store.set_policy(&policy);
-        for (record, heard_ms) in disk.records.values() {
-            // What is not good any more is left behind, as the daemon does.
-            let _ = store.merge(record.clone(), *heard_ms, false);
-        }
+        let store = disk.facts();
         let incarnation = disk.incarnation.max(store.incarnation(me));
-        let router = Router::new(Settings {
-            me,
-            sealing_secret: Zeroizing::new(birth.sealing_secret()),
-            first_session: (seed >> 8) as u32,
-            direct: true,
-        });
+        let router = router(me, &birth, seed);
+        let replica =
+            Replica::new(me, std::mem::take(&mut disk.log), seed.rotate_left(17), mutant, now.mono_ms);
         let own = Own::new(key, incarnation, seed);
         let mut node = Self {
             me,
@@ -220,17 +258,11 @@ impl Node {
             unwritten: BTreeSet::new(),
             rtt_by_cloud_us,
             policy,
-            roster: BTreeMap::new(),
             gossip: Gossip::new(store, own, timers.exchange_ms, seed.rotate_left(7)),
-            detector: None,
-            watch: Watch::new(me, timers),
-            judge: Judge::new(timers, now.mono_ms),
-            judgement: Judgement::default(),
+            outlook: Outlook::new(me, timers, now),
             views: ViewBuilder::new(birth.name.clone()),
             view: Arc::default(),
             rtt_us: BTreeMap::new(),
-            starts: BTreeMap::new(),
-            unheard: false,
             health: Health::Passing,
             done: Done::default(),
             dirty: true,
@@ -240,6 +272,7 @@ impl Node {
             inputs: Default::default(),
             plans_made: 0,
             plans_seen: 0,
+            named_by: None,
             index: None,
             gate: Twin::default(),
             carries,
@@ -247,6 +280,10 @@ impl Node {
             links_told: Vec::new(),
             links_told_us: 0,
             delivered: Vec::new(),
+            frames: Vec::new(),
+            routed_revision: 0,
+            first_verdicts: None,
+            replica,
             out: Vec::new(),
             birth,
         };
@@ -255,9 +292,35 @@ impl Node {
         node
     }
 
+    /// What is left when its process ends.
+    pub(crate) fn into_disk(mut self) -> Disk {
+        if self.mutant == Some(Mutant::ForgottenVotes) {
+            self.replica.forget_votes();
+        }
+        Disk { log: self.replica.stored, ..self.disk }
+    }
+
     /// A wall clock that somebody sets.
     pub(crate) const fn set_skew(&mut self, skew_ms: i64) {
         self.clock.skew_ms = skew_ms;
+    }
+
+    /// What it has for its verdict on `other`, for a report.
+    pub(crate) fn sight_of(&self, other: NodeId) -> String {
+        let swim = self.outlook.detector.iter().flat_map(Detector::states).find(|(id, _)| *id == other);
+        let seen = self.outlook.watch.seen(other, self.clock.mono_ms);
+        let heard = self.outlook.watch.heard_ms(other);
+        let incarnation = self.gossip.store().incarnation(other);
+        format!(
+            "incarnation {incarnation}, swim {:?}, seen {seen:?}, heard at {heard:?} of {}",
+            swim.map(|(_, swim)| swim),
+            self.clock.mono_ms
+        )
+    }
+
+    /// Its monotonic time.
+    pub(crate) const fn mono_ms(&self) -> u64 {
+        self.clock.mono_ms
     }
 
     /// Seconds since its start, as flow tables count.
@@ -267,7 +330,7 @@ impl Node {
 
     /// Whether it has heard of `other` itself since its start.
     pub(crate) fn has_heard(&self, other: NodeId) -> bool {
-        let of_swim = || self.detector.iter().any(|d| d.states().any(|(id, _)| id == other));
-        self.watch.heard_ms(other).is_some() || of_swim()
+        let of_swim = || self.outlook.detector.iter().any(|d| d.states().any(|(id, _)| id == other));
+        self.outlook.watch.heard_ms(other).is_some() || of_swim()
     }
 }

@@ -37,7 +37,8 @@ impl World {
             63..65 => self.cut_pairs(),
             65..72 => self.heal_network(),
             72..78 => self.change_weather(),
-            78..82 => self.change_health(),
+            78..80 => self.change_health(),
+            80..82 => self.recover_quorum(),
             82..86 => self.replace_somebody(),
             _ => self.write_something(),
         }
@@ -65,7 +66,7 @@ impl World {
         self.tell(&format_args!("{name} dies: {death:?}"));
         let slot = &mut self.slots[n];
         if let Some(node) = slot.node.take() {
-            slot.disk = node.disk;
+            slot.disk = node.into_disk();
         }
         slot.life += 1;
         slot.host_up = death == Death::Process;
@@ -80,7 +81,7 @@ impl World {
         }
     }
 
-    /// Starts a node again; one that forgets has lost its facts, and kept its key and what was agreed on: a
+    /// Starts a node again; one that forgets has lost its facts, and kept its key, its log and its policy: a
     /// replica that loses its log under its old name breaks what Raft promises, and is admitted anew instead.
     pub(crate) fn restart(&mut self, n: usize, forgets: bool) {
         let name = self.slots[n].birth.name.clone();
@@ -241,6 +242,50 @@ impl World {
             },
         };
         self.agree(&change);
+    }
+
+    /// Clients write to whoever believes to lead.
+    pub(crate) fn write_to_leaders(&mut self) {
+        let leaders: Vec<usize> = self
+            .living()
+            .filter(|(n, node)| node.replica.leads() && !self.is_paused(*n))
+            .map(|(n, _)| n)
+            .collect();
+        for n in leaders {
+            self.written += 1;
+            let number = self.written;
+            if let Some(node) = &mut self.slots[n].node {
+                node.propose(number);
+            }
+            self.drain(n);
+        }
+    }
+
+    /// An operator who finds no majority makes a new epoch, on whichever reachable node has most.
+    fn recover_quorum(&mut self) {
+        let Some(at) = self.somebody(true) else { return };
+        let near: Vec<usize> = self
+            .living()
+            .filter(|(n, _)| *n == at || (self.network.connects(at, *n) && !self.is_paused(*n)))
+            .map(|(n, _)| n)
+            .collect();
+        let logs = near.iter().filter_map(|n| Some((*n, &self.slots[*n].node.as_ref()?.replica)));
+        let newest = logs.max_by_key(|(n, replica)| {
+            (replica.stored.epoch, replica.stored.log.last().map(|e| e.term), replica.stored.log.len(), *n)
+        });
+        let Some((chosen, replica)) = newest else { return };
+        let ids: std::collections::BTreeSet<u64> = near.iter().map(|n| self.slots[*n].birth.id().0).collect();
+        let voters = replica.members().voters;
+        if voters.is_empty() || selvedge_consensus::rules::is_majority(&voters, &ids) {
+            return;
+        }
+        self.epoch += 1;
+        let (name, epoch) = (self.slots[chosen].birth.name.clone(), self.epoch);
+        self.tell(&format_args!("an operator recovers the quorum on {name}: epoch {epoch}"));
+        if let Some(node) = &mut self.slots[chosen].node {
+            node.recover(epoch);
+        }
+        self.drain(chosen);
     }
 
     /// Everything that went wrong ends: the network is whole, clocks are right, nobody is slow. Of those

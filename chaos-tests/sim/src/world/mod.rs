@@ -15,8 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use selvedge_fabric::{key::NodeId, policy::PolicyState};
-use selvedge_overlay::{Peeked, peek};
+use selvedge_fabric::{Revision, key::NodeId, policy::PolicyState};
+use selvedge_overlay::Peeked;
 
 pub(crate) use self::{
     faults::Death,
@@ -25,20 +25,27 @@ pub(crate) use self::{
 use crate::{
     intent::{Birth, Change, Commands, START_MS, applied},
     mutant::Mutant,
-    node::{Disk, Node, Packet, Send, Start},
+    node::{Deed, Disk, Node, Packet, Send, Start, founding_log},
     scenario::Scenario,
     trace::Trace,
 };
 
+/// How often it is looked whether a stopped node goes on: its pause may be cut short.
+const PAUSED_MS: u64 = 100;
+/// After a pause of this length ago a node is steady again.
+const STEADY_MS: u64 = 2_000;
+
 /// Something that an invariant looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sighting {
     /// A node made a plan and applied it.
     Planned(usize),
-    /// A node sends a frame of the overlay to a neighbour.
-    Frame { from: usize, to: usize, frame: Peeked },
-    /// A packet came out of the overlay: where, from whom, to whom, on which port.
-    Delivered { at: usize, source: Ipv4Addr, destination: Ipv4Addr, port: u16 },
+    /// A node that routes by a revision sends a frame of the overlay to a neighbour.
+    Frame { from: usize, to: usize, revision: Revision, frame: Peeked },
+    /// A packet came out of the overlay: where, by which revision, from whom, to whom, on which port.
+    Delivered { at: usize, revision: Revision, source: Ipv4Addr, destination: Ipv4Addr, port: u16 },
+    /// A replica did something.
+    Did { by: usize, deed: Deed },
     /// Time to look around.
     Moment,
 }
@@ -103,6 +110,10 @@ pub(crate) struct World {
     sightings: Vec<Sighting>,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) messages: u64,
+    /// Numbers that clients wrote so far.
+    written: u64,
+    /// The highest epoch that an operator made.
+    epoch: u64,
 }
 
 impl World {
@@ -134,10 +145,13 @@ impl World {
             sightings: Vec::new(),
             mutant,
             messages: 0,
+            written: 0,
+            epoch: 0,
         };
         for birth in births {
             world.add_slot(birth);
         }
+        world.slots[0].disk.log = founding_log(world.births[0].id());
         world.choose_neighbours();
         (0..world.slots.len()).for_each(|slot| world.start(slot));
         world.schedule(0, Event::Mesh);
@@ -245,7 +259,23 @@ impl World {
             Event::Tick { slot, life } => self.tick(slot, life),
             Event::Mesh => self.mend_mesh(),
         }
-        Some(std::mem::take(&mut self.sightings))
+        Some(self.take_sightings())
+    }
+
+    pub(crate) fn take_sightings(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.sightings)
+    }
+
+    /// Whether no message is lost, repeated or late.
+    pub(crate) fn weather_is_fair(&self) -> bool {
+        let Weather { loss_permille, repeat_permille, jitter_ms } = self.network.weather;
+        (loss_permille, repeat_permille) == (0, 0) && jitter_ms <= 2
+    }
+
+    /// Whether a node runs at its full speed, and has for a while.
+    pub(crate) fn is_steady(&self, n: usize) -> bool {
+        let slot = &self.slots[n];
+        slot.paused_until_ms + STEADY_MS < self.now_ms && !slot.slow
     }
 
     fn tick(&mut self, n: usize, life: u32) {
@@ -254,7 +284,7 @@ impl World {
             return;
         }
         if slot.paused_until_ms > self.now_ms {
-            let wait_ms = slot.paused_until_ms - self.now_ms;
+            let wait_ms = (slot.paused_until_ms - self.now_ms).min(PAUSED_MS);
             return self.schedule(wait_ms, Event::Tick { slot: n, life });
         }
         let every_ms = if slot.slow { 6 * self.scenario.tick_ms } else { self.scenario.tick_ms };
@@ -274,7 +304,7 @@ impl World {
             return;
         }
         if slot.paused_until_ms > self.now_ms {
-            let wait_ms = slot.paused_until_ms - self.now_ms;
+            let wait_ms = (slot.paused_until_ms - self.now_ms).min(PAUSED_MS);
             return self.schedule(wait_ms, Event::Arrival { to, life, from, packet });
         }
         let Some(node) = &mut slot.node else {
@@ -305,13 +335,30 @@ impl World {
         if planned {
             self.sightings.push(Sighting::Planned(n));
         }
+        let deeds = std::mem::take(&mut node.replica.deeds);
+        for deed in deeds {
+            match &deed {
+                Deed::Led { epoch, term } => {
+                    self.trace.tell(self.now_ms, &format_args!("n{n} leads in term {term} of epoch {epoch}"))
+                }
+                Deed::Reseated { after, .. } => {
+                    self.trace.tell(self.now_ms, &format_args!("n{n} begins: {after:?}"));
+                }
+                Deed::Deposed { .. } | Deed::Committed { .. } | Deed::Followed { .. } => {}
+            }
+            self.sightings.push(Sighting::Did { by: n, deed });
+        }
         let delivered = std::mem::take(&mut node.delivered);
-        self.sightings.extend(delivered.iter().filter_map(|packet| delivery(n, packet)));
+        self.sightings
+            .extend(delivered.iter().filter_map(|(revision, packet)| delivery(n, *revision, packet)));
+        let frames = std::mem::take(&mut node.frames);
+        self.sightings.extend(frames.into_iter().filter_map(|(to, revision, frame)| {
+            Some(Sighting::Frame { from: n, to: *self.by_id.get(&to)?, revision, frame })
+        }));
         for send in out {
             match send {
                 Send::To(to, packet) => {
                     if let Some(to) = self.by_id.get(&to).copied() {
-                        self.look_at(n, to, &packet);
                         self.send(n, to, &packet);
                     }
                 }
@@ -322,14 +369,6 @@ impl World {
                     }
                 }
             }
-        }
-    }
-
-    fn look_at(&mut self, from: usize, to: usize, packet: &Packet) {
-        if let Packet::Link(bytes) = packet
-            && let Some(frame) = peek(bytes)
-        {
-            self.sightings.push(Sighting::Frame { from, to, frame });
         }
     }
 
@@ -386,8 +425,8 @@ impl World {
 }
 
 /// What a delivered packet was, by the header that the simulation's workloads give it.
-fn delivery(at: usize, packet: &Bytes) -> Option<Sighting> {
+fn delivery(at: usize, revision: Revision, packet: &Bytes) -> Option<Sighting> {
     let address = |from: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(from..from + 4)?).ok()?));
     let port = u16::from_be_bytes(packet.get(22..24)?.try_into().ok()?);
-    Some(Sighting::Delivered { at, source: address(12)?, destination: address(16)?, port })
+    Some(Sighting::Delivered { at, revision, source: address(12)?, destination: address(16)?, port })
 }
