@@ -5,7 +5,8 @@
 //! * A node says that it leaves: it has *left*.
 //! * Its host refuses, repeatedly, as two observers see it: *down* at once. Where only one other observer
 //!   lives, one is enough.
-//! * SWIM finds that it refuted no suspicion in time: *down*.
+//! * SWIM finds that it refuted no suspicion in time: *down*. A workload node takes no part in SWIM, and pings
+//!   nobody: there, two observers have said for a while that it is silent.
 //! * Of a whole cloud, four processors in five are silent or refused, seen from two other clouds: one
 //!   event, the *cloud is down*, and everybody silent in it with it.
 //! * None of these, and not heard since this node started: *unknown*, and still served.
@@ -29,6 +30,9 @@ const OBSERVING_CLOUDS: usize = 2;
 /// Deaths within this time before the isolation are part of it: when the own link is lost, the others
 /// seem to die one after the other, not at once.
 pub const ISOLATION_WINDOW_MS: u64 = 10_000;
+/// How long observers must go on saying that a processor is silent, where SWIM is not asked: those who say so have
+/// waited for it already, and it may still refute it.
+pub const SILENCE_SETTLES_MS: u64 = 1_500;
 
 /// What is known of one processor other than this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,8 @@ pub struct Sights {
     pub me: NodeId,
     /// Its cloud.
     pub my_cloud: Name,
+    /// Whether it takes part in SWIM: it is a processor.
+    pub swims: bool,
     /// The other processors.
     pub processors: BTreeMap<NodeId, Sight>,
     /// The other workload nodes.
@@ -101,6 +107,7 @@ pub struct Judge {
     timers: Timers,
     started_ms: u64,
     down_since: BTreeMap<NodeId, u64>,
+    silent_since: BTreeMap<NodeId, u64>,
     clouds_down: BTreeMap<Name, u64>,
     alone_since: Option<u64>,
     vouched_ms: BTreeMap<NodeId, u64>,
@@ -114,6 +121,7 @@ impl Judge {
             timers,
             started_ms: now_ms,
             down_since: BTreeMap::new(),
+            silent_since: BTreeMap::new(),
             clouds_down: BTreeMap::new(),
             alone_since: None,
             vouched_ms: BTreeMap::new(),
@@ -123,8 +131,14 @@ impl Judge {
     /// Judges.
     pub fn judge(&mut self, sights: &Sights, now_ms: u64) -> Judgement {
         self.judge_isolation(sights, now_ms);
+        let all = || sights.processors.iter();
+        let silent = all().filter(|(id, s)| is_silent(sights, **id, s)).map(|(id, _)| *id);
+        remember(&mut self.silent_since, silent.collect(), now_ms);
+        let settled = |id: &NodeId| {
+            self.silent_since.get(id).is_some_and(|since| now_ms.saturating_sub(*since) >= SILENCE_SETTLES_MS)
+        };
         let mut down: BTreeSet<NodeId> =
-            sights.processors.iter().filter(|(id, s)| is_down(sights, **id, s)).map(|(id, _)| *id).collect();
+            all().filter(|(id, s)| is_down(sights, **id, s) || settled(id)).map(|(id, _)| *id).collect();
         let clouds = clouds_down(sights, &down);
         for (id, sight) in &sights.processors {
             if clouds.contains(&sight.cloud) && !sight.lives() && sight.heard {
@@ -142,7 +156,8 @@ impl Judge {
             .iter()
             .map(|(id, sight)| {
                 let down = self.down_since.get(id).is_some_and(|&since| before_solitude(since));
-                (*id, processor_state(sight, down))
+                let missed = !sights.swims && missed(sights, *id, sight) > 0;
+                (*id, processor_state(sight, down, missed))
             })
             .collect();
         let workloads = self.judge_workloads(sights, &states, now_ms);
@@ -207,9 +222,9 @@ fn remember<T: Ord>(since: &mut BTreeMap<T, u64>, present: BTreeSet<T>, now_ms: 
     }
 }
 
-fn processor_state(sight: &Sight, down: bool) -> Liveness {
+fn processor_state(sight: &Sight, down: bool, missed: bool) -> Liveness {
     let by_swim = matches!(sight.swim_state(), Some(SwimState::Suspect | SwimState::Down));
-    let suspected = by_swim || sight.own.is_some();
+    let suspected = by_swim || missed || sight.own.is_some();
     match () {
         () if sight.leaving => Liveness::Left,
         () if down => Liveness::Down,
@@ -225,16 +240,28 @@ fn is_down(sights: &Sights, id: NodeId, sight: &Sight) -> bool {
 
 /// Whether enough observers saw that its host refuses.
 fn refused(sights: &Sights, id: NodeId, sight: &Sight) -> bool {
+    let mine = usize::from(sight.own == Some(Seen::Refused));
+    let (theirs, enough) = reported(sights, id, sight, |seen| seen == Seen::Refused);
+    mine + theirs >= enough
+}
+
+/// Whether enough observers say that it is silent, where SWIM is not asked. A single one may be cut off itself,
+/// also when there are no more.
+fn is_silent(sights: &Sights, id: NodeId, sight: &Sight) -> bool {
+    !sights.swims && missed(sights, id, sight) >= OBSERVERS
+}
+
+fn missed(sights: &Sights, id: NodeId, sight: &Sight) -> usize {
+    reported(sights, id, sight, |seen| matches!(seen, Seen::Silent | Seen::Refused)).0
+}
+
+/// How many living processors report so of it, and how many are enough: with two more witnesses than this
+/// node it takes two; with one or none, one.
+fn reported(sights: &Sights, id: NodeId, sight: &Sight, so: impl Fn(Seen) -> bool) -> (usize, usize) {
     let witnesses: BTreeSet<NodeId> =
         sights.processors.iter().filter(|(other, s)| **other != id && s.lives()).map(|(id, _)| *id).collect();
-    let mine = usize::from(sight.own == Some(Seen::Refused));
-    let theirs = sight
-        .reports
-        .iter()
-        .filter(|(observer, seen)| **seen == Seen::Refused && witnesses.contains(observer))
-        .count();
-    // With two more witnesses than this node it takes two; with one or none, one.
-    mine + theirs >= witnesses.len().clamp(1, OBSERVERS)
+    let theirs = sight.reports.iter().filter(|(observer, seen)| so(**seen) && witnesses.contains(observer));
+    (theirs.count(), witnesses.len().clamp(1, OBSERVERS))
 }
 
 /// The clouds other than this node's of which nearly all processors are gone, as enough clouds see it.

@@ -25,7 +25,7 @@ fn sights() -> Sights {
         (NodeId(id), sight)
     };
     let processors = [(2, "a"), (3, "b"), (4, "b"), (5, "c"), (6, "c")].into_iter().map(sight).collect();
-    Sights { me: NodeId(1), my_cloud: name("a"), processors, workloads: BTreeMap::new() }
+    Sights { me: NodeId(1), my_cloud: name("a"), swims: true, processors, workloads: BTreeMap::new() }
 }
 
 fn with(sights: &mut Sights, id: u64, change: impl FnOnce(&mut Sight)) {
@@ -51,6 +51,28 @@ fn refusals_need_two_observers() {
     assert_eq!(state(&judge(&sights), 5), Liveness::Down);
     with(&mut sights, 3, |s| s.swim = Some(Swim { incarnation: 1, state: SwimState::Down }));
     assert_eq!(state(&judge(&sights), 5), Liveness::Suspect, "the dead do not testify");
+}
+
+#[test]
+fn where_swim_is_not_asked_two_who_miss_it_are_enough_after_a_while() {
+    let mut sights = sights();
+    sights.swims = false;
+    sights.processors.values_mut().for_each(|sight| sight.swim = None);
+    with(&mut sights, 5, |s| {
+        s.reports.insert(NodeId(3), Seen::Silent);
+    });
+    let mut judge = Judge::new(Timers::default(), 0);
+    let late = 100_000 + SILENCE_SETTLES_MS;
+    judge.judge(&sights, 100_000);
+    assert_eq!(state(&judge.judge(&sights, late), 5), Liveness::Suspect, "one alone");
+    with(&mut sights, 5, |s| {
+        s.reports.insert(NodeId(2), Seen::Silent);
+    });
+    assert_eq!(state(&judge.judge(&sights, late), 5), Liveness::Suspect, "it may still refute it");
+    assert_eq!(state(&judge.judge(&sights, late + SILENCE_SETTLES_MS), 5), Liveness::Down);
+    with(&mut sights, 5, |s| s.reports.clear());
+    let refuted = judge.judge(&sights, late + SILENCE_SETTLES_MS);
+    assert_eq!(state(&refuted, 5), Liveness::Alive);
 }
 
 #[test]

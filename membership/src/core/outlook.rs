@@ -81,10 +81,14 @@ impl Outlook {
     }
 
     /// A signed presence shows which start of a node is its newest.
-    pub fn handle_start(&mut self, node: NodeId, incarnation: u64) {
+    pub fn handle_start(&mut self, node: NodeId, incarnation: u64, now: Now) {
         let newest = self.starts.entry(node).or_insert(0);
-        self.unheard |= incarnation > *newest;
-        *newest = incarnation.max(*newest);
+        if incarnation > *newest {
+            *newest = incarnation;
+            self.unheard = true;
+            // A workload node hears no probes: nothing else takes back what was refused before.
+            self.watch.handle_moved(node, now.mono_ms);
+        }
     }
 
     /// This node goes on under a higher incarnation.

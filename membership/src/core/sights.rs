@@ -64,8 +64,9 @@ impl Sources<'_> {
     pub fn sights(&self, my_cloud: Name) -> Sights {
         let swim: BTreeMap<NodeId, Swim> =
             self.detector.map(|detector| detector.states().collect()).unwrap_or_default();
+        let (processors, workloads) = (BTreeMap::new(), BTreeMap::new());
         let mut sights =
-            Sights { me: self.me, my_cloud, processors: BTreeMap::new(), workloads: BTreeMap::new() };
+            Sights { me: self.me, my_cloud, swims: self.detector.is_some(), processors, workloads };
         for (&id, node) in self.roster.iter().filter(|(id, _)| **id != self.me) {
             let leaving = self.is_leaving(id);
             if node.role == Role::Processor {

@@ -5,7 +5,7 @@ use super::*;
 impl Service {
     pub(super) fn handle_event(&mut self, event: Event, now: Now) {
         match event {
-            Event::Taken(key) => self.handle_taken(key),
+            Event::Taken(key) => self.handle_taken(key, now),
             // The node judges it; when it is too busy to, the next round of anti-entropy brings it again.
             Event::Revocation(signed) => drop(self.parts.options.revoked.try_send(*signed)),
             Event::Raised(_) => self.raised("others held newer facts of this node", now),
@@ -21,7 +21,7 @@ impl Service {
         }
     }
 
-    fn handle_taken(&mut self, key: Key) {
+    fn handle_taken(&mut self, key: Key, now: Now) {
         self.dirty = true;
         self.parts.shared.counters.records_taken.add(1);
         let Some(entry) = self.gossip.store().get(&key) else { return };
@@ -31,7 +31,7 @@ impl Service {
         if key.node != self.me && key.topic == Topic::Presence {
             self.feed_book(key.node);
             self.offer_peer(key.node);
-            self.outlook.handle_start(key.node, incarnation);
+            self.outlook.handle_start(key.node, incarnation, now);
         }
     }
 

@@ -309,20 +309,20 @@ impl Node {
 
     fn handle_event(&mut self, event: Event, now: Now) {
         match event {
-            Event::Taken(key) => self.handle_taken(key),
+            Event::Taken(key) => self.handle_taken(key, now),
             Event::Raised(_) => self.raised(now),
             Event::Quarantined(_) => self.dirty = true,
             Event::Dropped { .. } | Event::Revocation(_) => {}
         }
     }
 
-    fn handle_taken(&mut self, key: Key) {
+    fn handle_taken(&mut self, key: Key, now: Now) {
         self.dirty = true;
         self.unwritten.insert(key);
         let Some(entry) = self.gossip.store().get(&key) else { return };
         let incarnation = entry.rank.version.incarnation;
         if key.node != self.me && key.topic == Topic::Presence {
-            self.outlook.handle_start(key.node, incarnation);
+            self.outlook.handle_start(key.node, incarnation, now);
         }
     }
 
