@@ -5,6 +5,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Shortest certificate lifetime that is accepted; tests use seconds, production days.
 pub const MIN_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5);
+/// Below a second a voter would lose its seat for nothing, above a month it would keep it for nothing.
+const DEAD_VOTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -225,11 +228,21 @@ pub enum PacketsMode {
 }
 
 /// Time-outs of elections and failure detection.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Timers {
     /// Starting values, before round trips are measured.
     pub profile: Profile,
+    /// A voter that is down for longer loses its seat to another processor of its cloud, or of a cloud
+    /// without a voter: 1 s to 30 days. Longer than a restart of its machine, if that happens often.
+    #[serde(with = "humantime_text")]
+    pub dead_voter: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { profile: Profile::default(), dead_voter: selvedge_consensus::Timers::default().dead_voter }
+    }
 }
 
 /// Starting values of time-outs.
@@ -313,6 +326,9 @@ impl NodeConfig {
         let value = |field, problem: &str| Err(ConfigError::Value { field, problem: problem.to_owned() });
         if self.certificates.lifetime < MIN_CERTIFICATE_LIFETIME {
             return value("certificates.lifetime", "must be at least 5s");
+        }
+        if !DEAD_VOTER.contains(&self.timers.dead_voter) {
+            return value("timers.dead-voter", "must be 1s to 30days");
         }
         if !self.listen.workload_api.ip().is_loopback() {
             return value(

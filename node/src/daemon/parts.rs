@@ -161,7 +161,7 @@ impl Parts {
             signer: self.key.clone(),
             transport: bound.transport.clone(),
             liveness,
-            timers: serve::raft_timers(self.config.timers.profile),
+            timers: serve::raft_timers(&self.config.timers),
             events: Arc::new(self.events.clone()),
         })
         .await

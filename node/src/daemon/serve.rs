@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::overlay::OverlayCell;
 use crate::{
     api::{ApiServer, Backend, UnixSocket},
-    config::{DnsConfig, Listen, NodeConfig, Profile},
+    config::{DnsConfig, Listen, NodeConfig, Profile, Timers},
     events::Events,
     gateway::Gateway,
 };
@@ -38,9 +38,10 @@ pub(super) fn outward_address(seeds: &[String]) -> Option<IpAddr> {
 }
 
 /// Election and heartbeat times to start from; they grow with the measured round trips.
-pub(super) fn raft_timers(profile: Profile) -> selvedge_consensus::Timers {
-    let default = selvedge_consensus::Timers::default();
-    match profile {
+pub(super) fn raft_timers(timers: &Timers) -> selvedge_consensus::Timers {
+    let dead_voter = timers.dead_voter;
+    let default = selvedge_consensus::Timers { dead_voter, ..selvedge_consensus::Timers::default() };
+    match timers.profile {
         Profile::Local | Profile::Lan => default,
         Profile::Wan => selvedge_consensus::Timers {
             heartbeat: Duration::from_millis(300),

@@ -43,7 +43,7 @@ pub(crate) fn config(dir: &Path, name: &str, role: Role) -> NodeConfig {
             workload_api: tcp(),
             socket: dir.join(format!("{name}.sock")),
         },
-        timers: Timers { profile: Profile::Local },
+        timers: Timers { profile: Profile::Local, ..Timers::default() },
         ..NodeConfig::default()
     }
 }
