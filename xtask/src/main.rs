@@ -29,8 +29,10 @@ Commands:
                each planted bug must be seen within 1,000 seeds
   soak spread [--nodes N] [--seeds N]
                how fast a fact reaches many nodes, beside Serf's model, and its bandwidth
-  soak kill9|cloud-loss ...
+  soak kill9|cloud-loss|pauses|histories|voter-returns|power-cuts ...
                drills on real processes; --help tells their options
+  soak leader-loss|node-loss ...
+               the same beside etcd and serf (Debian: etcd-server, serf)
   ebpf build   builds the eBPF programs anew, into the committed object
   ebpf check   builds them elsewhere and compares: is the object what its sources say?
 

@@ -4,15 +4,11 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-/// What there is.
-const SOAKS: &str =
-    "`sim`, `mutants`, `spread`, `kill9`, `cloud-loss`, `histories`, `voter-returns` or `power-cuts`";
-
 /// Which program runs a soak: arguments of `cargo run`.
 fn program(what: &str) -> Option<&'static [&'static str]> {
     match what {
         "sim" | "mutants" | "spread" => Some(&["--profile", "soak", "-p", "selvedge-sim"]),
-        "kill9" | "cloud-loss" | "histories" | "voter-returns" => {
+        "kill9" | "cloud-loss" | "histories" | "voter-returns" | "leader-loss" | "node-loss" | "pauses" => {
             Some(&["-p", "selvedge-chaos-tests", "--bin", "soak"])
         }
         _ => None,
@@ -26,7 +22,7 @@ pub(crate) fn run(root: &Path, mut args: impl Iterator<Item = String>) -> Result
         return power_cuts(root, args);
     }
     let Some(program) = program(&what) else {
-        bail!("soak takes {SOAKS}, not {what:?}");
+        bail!("there is no soak {what:?}\n\n{}", crate::USAGE);
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

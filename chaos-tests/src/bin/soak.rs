@@ -1,13 +1,13 @@
 //! Runs one of the long drills in full and prints what it measured.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use clap::Parser;
 use selvedge_chaos_tests::{
     histories,
     lab::kernel::{Own, with_own},
-    scenario::{cloud_loss, kill9},
+    scenario::{beside, cloud_loss, kill9, pauses},
 };
 
 /// Long drills on a fabric of real processes.
@@ -53,6 +53,30 @@ enum Soak {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Kill the leader of three voters beside etcd, and compare how long no write is acknowledged
+    LeaderLoss {
+        /// How many leaders of each
+        #[arg(long, default_value_t = 10)]
+        count: u32,
+    },
+    /// Kill one of five nodes, and cut one off, beside serf, and compare when all others know (root)
+    NodeLoss {
+        /// How many of each
+        #[arg(long, default_value_t = 10)]
+        count: u32,
+        /// Repeats the choices of an earlier run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Stop a node 3 s in every 10 s while all CPUs are busy; no living node may be declared dead
+    Pauses {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Repeats the choices of an earlier run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -78,6 +102,22 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             })?;
             ensure!(ran, "this needs root");
+        }
+        Soak::LeaderLoss { count } => {
+            let gaps = beside::leader_loss(count)?;
+            println!("write gap:       {}", gaps.ours);
+            println!("write gap, etcd: {}", gaps.etcd);
+        }
+        Soak::NodeLoss { count, seed } => {
+            let losses = beside::node_loss(count, seed)?;
+            println!("killed, all know:       {}", losses.killed[0]);
+            println!("killed, all know, serf: {}", losses.killed[1]);
+            println!("cut,    all know:       {}", losses.cut[0]);
+            println!("cut,    all know, serf: {}", losses.cut[1]);
+        }
+        Soak::Pauses { minutes, seed } => {
+            let outcome = pauses::run(Duration::from_secs(60 * minutes), seed)?;
+            println!("{outcome:?}; no living node was declared dead");
         }
     }
     Ok(())

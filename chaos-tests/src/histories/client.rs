@@ -16,7 +16,7 @@ use std::{
 use selvedge_history::{Action, Element, Operation, Outcome, Revision};
 use serde_json::Value;
 
-use super::http::{self, Answer, Request};
+use crate::lab::http::{self, Answer, Request, Server};
 
 /// How long a client waits for an answer. Below the time after which a node answers that it does not know,
 /// so that both kinds of ignorance come to pass.
@@ -171,7 +171,7 @@ impl Client<'_> {
             Reads::Local => "",
         };
         let request = Request { method: "GET", path: &path, headers, body: "" };
-        match http::ask(&self.target.socket, request, PATIENCE) {
+        match http::ask(Server::Socket(&self.target.socket), request, PATIENCE) {
             Answer::Said(200, body) => {
                 let text = body["object"]["spec"]["description"].as_str().unwrap_or_default();
                 let elements = text.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -193,7 +193,7 @@ impl Client<'_> {
         );
         let path = base.map_or("/v1/apply".to_owned(), |base| format!("/v1/apply?if_revision={base}"));
         let request = Request { method: "POST", path: &path, headers: "", body: &body };
-        match http::ask(&self.target.socket, request, PATIENCE) {
+        match http::ask(Server::Socket(&self.target.socket), request, PATIENCE) {
             Answer::Said(status, body) => told(status, &body),
             Answer::NotSent => Outcome::Refused,
             Answer::Lost => Outcome::Unknown,

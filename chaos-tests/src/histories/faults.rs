@@ -9,13 +9,11 @@ use std::{
 use anyhow::{Context as _, ensure};
 use selvedge_lab::Conditions;
 
-use super::{
-    client::Target,
-    http::{self, Answer, Request},
-};
+use super::client::Target;
 use crate::{
     lab::{
         PATIENCE, eventually,
+        http::{self, Answer, Request, Server},
         world::{Place, World},
     },
     scenario::Dice,
@@ -285,10 +283,12 @@ impl<'a> Hand<'a> {
     ) -> bool {
         let names = self.names();
         let others = names.iter().filter(|name| Some(name.as_str()) != but);
-        others.map(|name| http::ask(&self.world.socket(name), request, CHANGE)).any(|answer| match answer {
-            Answer::Said(status, body) => agreed(status, &body),
-            Answer::NotSent | Answer::Lost => false,
-        })
+        others.map(|name| http::ask(Server::Socket(&self.world.socket(name)), request, CHANGE)).any(
+            |answer| match answer {
+                Answer::Said(status, body) => agreed(status, &body),
+                Answer::NotSent | Answer::Lost => false,
+            },
+        )
     }
 
     /// Who leads, by the newest term that anybody knows.
@@ -316,7 +316,7 @@ fn apart(inside: &[String], others: &[String]) -> Vec<(String, String)> {
 /// Term and leader, as a node sees them.
 pub(super) fn leader_at(world: &World, name: &str) -> Option<(u64, String)> {
     let request = Request { method: "GET", path: "/v1/quorum", headers: "", body: "" };
-    match http::ask(&world.socket(name), request, ASK) {
+    match http::ask(Server::Socket(&world.socket(name)), request, ASK) {
         Answer::Said(200, body) => Some((body["term"].as_u64()?, body["leader"].as_str()?.to_owned())),
         Answer::Said(..) | Answer::NotSent | Answer::Lost => None,
     }
@@ -325,7 +325,7 @@ pub(super) fn leader_at(world: &World, name: &str) -> Option<(u64, String)> {
 fn is_ready(world: &World, name: &str) -> anyhow::Result<()> {
     let request = Request { method: "GET", path: "/readyz", headers: "", body: "" };
     eventually(&format!("{name} does not get ready"), PATIENCE, || {
-        let answer = http::ask(&world.socket(name), request, ASK);
+        let answer = http::ask(Server::Socket(&world.socket(name)), request, ASK);
         ensure!(matches!(answer, Answer::Said(200, _)), "{answer:?}");
         Ok(())
     })?;

@@ -8,7 +8,6 @@
 
 mod client;
 mod faults;
-mod http;
 mod ledger;
 mod returned;
 mod stale;

@@ -135,12 +135,17 @@ impl Workload {
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn reaches(&self, to: IpAddr, probe: Probe, patience: Duration) -> anyhow::Result<bool> {
-        self.run(|| match probe {
-            Probe::Tcp(port) => answers_tcp(SocketAddr::new(to, port), patience).is_ok(),
-            Probe::Connect(port) => TcpStream::connect_timeout(&SocketAddr::new(to, port), patience).is_ok(),
-            Probe::Udp(port) => answers_udp(SocketAddr::new(to, port), patience).is_ok(),
-            Probe::Icmp => answers_echo(to, patience),
-        })
+        self.run(|| answers(to, probe, patience).is_ok())
+    }
+
+    /// The name server that was set up for it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn name_server(&self) -> anyhow::Result<IpAddr> {
+        let conf = std::fs::read_to_string(format!("/etc/netns/{}/resolv.conf", self.name))?;
+        let server = conf.lines().find_map(|line| line.strip_prefix("nameserver "));
+        Ok(server.context("no name server")?.parse()?)
     }
 }
 
@@ -151,6 +156,17 @@ impl Drop for Workload {
             let _ = server.join();
         }
         let _ = run("ip", &["netns", "delete", &self.name]);
+    }
+}
+
+/// One probe, by whoever is in the network of this thread.
+pub(super) fn answers(to: IpAddr, probe: Probe, patience: Duration) -> std::io::Result<()> {
+    match probe {
+        Probe::Tcp(port) => answers_tcp(SocketAddr::new(to, port), patience),
+        Probe::Connect(port) => TcpStream::connect_timeout(&SocketAddr::new(to, port), patience).map(drop),
+        Probe::Udp(port) => answers_udp(SocketAddr::new(to, port), patience),
+        Probe::Icmp if answers_echo(to, patience) => Ok(()),
+        Probe::Icmp => Err(std::io::ErrorKind::TimedOut.into()),
     }
 }
 

@@ -56,6 +56,8 @@ enum Manner {
 struct Node {
     host: Host,
     process: Option<Child>,
+    /// Another binary than the one under test.
+    binary: Option<PathBuf>,
 }
 
 impl Drop for Node {
@@ -127,7 +129,7 @@ impl World {
             Some(seed) => self.joining(self.host(seed)?, place, &dir)?,
         };
         std::fs::write(dir.join("node.toml"), self.config(place, &host, &joining))?;
-        self.nodes.push(Node { host, process: None });
+        self.nodes.push(Node { host, process: None, binary: None });
         self.launch(place.name)
     }
 
@@ -138,6 +140,52 @@ impl World {
     pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         self.node_mut(name)?.kill();
         Ok(())
+    }
+
+    /// Asks a node to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// When there is none of that name, it does not run, or does not stop.
+    pub fn stop(&mut self, name: &str) -> anyhow::Result<()> {
+        let process = &mut self.node_mut(name)?.process;
+        let running = process.as_mut().with_context(|| format!("{name} does not run"))?;
+        kill_process(Pid::from_child(running), Signal::TERM)?;
+        eventually(&format!("{name} does not stop"), PATIENCE, || {
+            ensure!(running.try_wait()?.is_some(), "it runs");
+            Ok(())
+        })?;
+        *process = None;
+        Ok(())
+    }
+
+    /// From its next start on, a node is of another binary than the one under test.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn set_binary(&mut self, name: &str, binary: &Path) -> anyhow::Result<()> {
+        self.node_mut(name)?.binary = Some(binary.to_owned());
+        Ok(())
+    }
+
+    /// Waits until every node that runs takes exactly those for alive that run.
+    ///
+    /// # Errors
+    /// When that does not happen within [`PATIENCE`].
+    pub fn settle(&self) -> anyhow::Result<()> {
+        let running: Vec<_> = self.nodes.iter().filter(|node| node.process.is_some()).collect();
+        eventually("the nodes do not agree", PATIENCE, || {
+            for node in &running {
+                let members = self.ask(&node.host.name, &["members"])?;
+                let members = members.as_array().into_iter().flatten();
+                let (alive, others): (Vec<_>, Vec<_>) = members.partition(|m| m["state"] == "alive");
+                let others: Vec<_> = others.iter().map(|m| (&m["name"], &m["state"])).collect();
+                let runs = running.len();
+                ensure!(alive.len() == runs, "{} sees {others:?}; {runs} run", node.host.name);
+            }
+            Ok(())
+        })
+        .map(drop)
+        .with_context(|| self.logs())
     }
 
     /// Starts a node that was killed, on what it has.
@@ -163,7 +211,8 @@ impl World {
         let dir = self.dir.path().join(name);
         let log = File::options().append(true).create(true).open(dir.join("log"))?;
         let node = self.node_mut(name)?;
-        let mut command = node.host.namespace.command(binary::selvedge()?);
+        let binary = node.binary.clone().map_or_else(binary::selvedge, Ok)?;
+        let mut command = node.host.namespace.command(binary);
         command.args(["node", "run", "--config"]).arg(dir.join("node.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         die_with_this_thread(&mut command);
@@ -223,7 +272,7 @@ impl World {
             "name = \"{}\"\nrole = \"{}\"\nzone = \"{}\"\ndata-dir = {:?}\n{joining}\n\
              [listen]\nfabric = \"0.0.0.0:7401\"\ngossip = \"0.0.0.0:7400\"\napi = \"0.0.0.0:7443\"\n\
              dns = [\"127.0.0.1:53\"]\nsocket = {:?}\n\n{advertise}\n[overlay]\nenabled = \"{overlay}\"\n\n\
-             [timers]\nprofile = \"{profile}\"\n",
+             [dns]\nhost-view = \"all\"\n\n[timers]\nprofile = \"{profile}\"\n",
             place.name,
             role(place),
             place.cloud,

@@ -1,7 +1,9 @@
 //! Drills that are repeated many times, with what they measured.
 
+pub mod beside;
 pub mod cloud_loss;
 pub mod kill9;
+pub mod pauses;
 
 use std::{fmt, time::Duration};
 

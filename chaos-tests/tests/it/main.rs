@@ -2,9 +2,11 @@
 //! playground`; see the crate's documentation for the environment variables that make them stricter.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod autopilot;
 mod capture;
 mod certificates;
 mod change;
+mod cloud_gone;
 mod cold_start;
 mod data_dir;
 mod dns_tools;
@@ -22,6 +24,7 @@ mod process_tree;
 mod reroute;
 mod revocation;
 mod rogue;
+mod rolling;
 mod siege;
 mod siege_nodes;
 mod two_clouds;

@@ -1,14 +1,7 @@
 //! A connection between workloads of two nodes goes on, without a reset, after what happens to the nodes:
 //! their daemons are killed and started again, the TUN and its routes are deleted, the programs are taken away.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread::ScopedJoinHandle,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr};
 
 use anyhow::{Context as _, ensure};
 use selvedge_chaos_tests::lab::{
@@ -16,6 +9,7 @@ use selvedge_chaos_tests::lab::{
     flood::{Flood, Guest},
     islands::{Island, Islands},
     kernel::{Own, with_own},
+    load::Conversation,
     pins, shop,
 };
 
@@ -23,54 +17,6 @@ const ISLANDS: [&str; 2] = ["hub", "west"];
 const PORT: u16 = 80;
 const CLOSED_PORT: u16 = 9999;
 const TUN: &str = "selvedge0";
-/// Pause between two exchanges.
-const BEAT: Duration = Duration::from_millis(5);
-/// Exchanges that say that it goes on.
-const STEADY: u64 = 20;
-
-/// A connection on which numbers go back and forth, and how many did.
-struct Conversation {
-    exchanges: AtomicU64,
-    over: AtomicBool,
-}
-
-impl Conversation {
-    fn converse(&self, mut stream: TcpStream) -> anyhow::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        while !self.over.load(Ordering::Relaxed) {
-            let number = self.exchanges.fetch_add(1, Ordering::Relaxed);
-            stream.write_all(&number.to_be_bytes())?;
-            let mut back = [0; 8];
-            stream.read_exact(&mut back)?;
-            ensure!(u64::from_be_bytes(back) == number, "what came back is not what was sent");
-            std::thread::sleep(BEAT);
-        }
-        Ok(())
-    }
-
-    fn goes_on(&self, after: &str) -> anyhow::Result<()> {
-        let before = self.exchanges.load(Ordering::Relaxed);
-        let took = eventually(&format!("{after}, and the connection stands still"), PATIENCE, || {
-            let now = self.exchanges.load(Ordering::Relaxed);
-            ensure!(now > before + STEADY, "{} exchanges since", now - before);
-            Ok(())
-        })?;
-        println!("{after}: the connection went on within {took:?}");
-        Ok(())
-    }
-}
-
-/// Sends back what comes, on one connection, until its other end closes it.
-fn echo(listener: &TcpListener) -> anyhow::Result<()> {
-    let (mut stream, _) = listener.accept()?;
-    let mut buffer = [0; 64];
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(()),
-            read => stream.write_all(&buffer[..read])?,
-        }
-    }
-}
 
 fn drill() -> anyhow::Result<()> {
     let mut islands = Islands::new(&ISLANDS, &[("hub", "west")])?;
@@ -86,33 +32,15 @@ fn pass(islands: &mut Islands) -> anyhow::Result<()> {
     let server = islands.workload("hub", "front", "front@shop", &["tcp/80"])?;
     let client = islands.workload("west", "buyer", "buyer@shop", &[])?;
     let to = SocketAddr::new(server.addresses[0], PORT);
-    let listener = server.run(|| TcpListener::bind(to))??;
     let guest = Guest::listen(&server, CLOSED_PORT, &[])?;
     let mut flood = Flood::default();
     flood.add(&client, SocketAddr::new(server.addresses[0], CLOSED_PORT))?;
-    let mut stream = None;
-    eventually("no connection", PATIENCE, || {
-        stream = Some(client.run(|| TcpStream::connect_timeout(&to, PATIENCE / 30))??);
-        Ok(())
-    })?;
-    let stream = stream.context("no connection")?;
-    let conversation = Conversation { exchanges: AtomicU64::new(0), over: AtomicBool::new(false) };
-    std::thread::scope(|scope| {
-        let echoing = scope.spawn(|| echo(&listener));
-        let talking = scope.spawn(|| conversation.converse(stream));
-        let ended = disturb(islands, &conversation);
-        conversation.over.store(true, Ordering::Relaxed);
-        joined(talking).context("the connection broke")?;
-        joined(echoing).context("the server's end broke")?;
-        ended
-    })?;
+    let conversation = Conversation::start(&client, &server, to)?;
+    disturb(islands, &conversation)?;
+    conversation.end()?;
     println!("{} forbidden datagrams sent, {} arrived", flood.sent(), guest.arrived());
     ensure!(guest.arrived() == 0, "{} forbidden datagrams arrived", guest.arrived());
     Ok(())
-}
-
-fn joined(thread: ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
-    thread.join().map_err(|_| anyhow::anyhow!("it panicked"))?
 }
 
 fn disturb(islands: &mut Islands, conversation: &Conversation) -> anyhow::Result<()> {
@@ -143,7 +71,7 @@ fn disturb(islands: &mut Islands, conversation: &Conversation) -> anyhow::Result
     pins::links()?.iter().try_for_each(fs::remove_file)?;
     ISLANDS.iter().try_for_each(|island| islands.start_again(island))?;
     ISLANDS.iter().try_for_each(|island| islands.is_ready(island))?;
-    conversation.goes_on("both were killed, their pins removed, and both started again")
+    conversation.goes_on("both were killed, their pins removed, and both started again").map(drop)
 }
 
 fn is_told(islands: &Islands, island: &str, code: &str) -> anyhow::Result<()> {

@@ -42,9 +42,7 @@ fn start(world: &mut World) -> anyhow::Result<()> {
 
 /// What a name stands for, as the workload's name server says.
 fn resolve(workload: &Workload, name: &str) -> anyhow::Result<[IpAddr; 2]> {
-    let conf = std::fs::read_to_string(format!("/etc/netns/{}/resolv.conf", workload.name))?;
-    let server = conf.lines().find_map(|line| line.strip_prefix("nameserver ")).context("no name server")?;
-    let server: IpAddr = server.parse()?;
+    let server = workload.name_server()?;
     let one = |kind| {
         let answer = workload.run(|| dns::ask((server, 53).into(), name, kind, false))??;
         answer.records.first().with_context(|| format!("{name} has no {kind}"))?.parse().context("an address")

@@ -1,7 +1,8 @@
-//! A client of the HTTP API that knows whether its request may have been heard.
+//! A client of HTTP APIs that knows whether its request may have been heard.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
@@ -12,9 +13,31 @@ use serde_json::Value;
 /// Largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
+/// Who is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Server<'a> {
+    /// Who listens on a socket in the file system: the API of a node.
+    Socket(&'a Path),
+    /// Who listens on a TCP port of this network, in clear.
+    Tcp(SocketAddr),
+}
+
+/// A request without its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Such as `GET`.
+    pub method: &'a str,
+    /// With the query.
+    pub path: &'a str,
+    /// Whole lines, each with its end.
+    pub headers: &'a str,
+    /// JSON or YAML.
+    pub body: &'a str,
+}
+
 /// What came of a request.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     /// An answer: status and body, `Null` where that is no JSON.
     Said(u16, Value),
     /// Nobody listens: nothing was sent.
@@ -23,19 +46,21 @@ pub(super) enum Answer {
     Lost,
 }
 
-/// A request without its answer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    /// Whole lines, each with its end.
-    pub(super) headers: &'a str,
-    pub(super) body: &'a str,
+impl Answer {
+    /// The body of an answer of success.
+    #[must_use]
+    pub fn success(self) -> Option<Value> {
+        match self {
+            Self::Said(200..=299, body) => Some(body),
+            _ => None,
+        }
+    }
 }
 
-/// Asks the node behind `socket`, and waits for an answer for so long.
-pub(super) fn ask(socket: &Path, request: Request<'_>, patience: Duration) -> Answer {
-    let Ok(mut stream) = UnixStream::connect(socket) else { return Answer::NotSent };
+/// Asks, and waits for an answer for so long.
+#[must_use]
+pub fn ask(server: Server<'_>, request: Request<'_>, patience: Duration) -> Answer {
+    let Ok(mut stream) = Stream::connect(server, patience) else { return Answer::NotSent };
     let Request { method, path, headers, body } = request;
     let length = body.len();
     let text = format!(
@@ -43,21 +68,56 @@ pub(super) fn ask(socket: &Path, request: Request<'_>, patience: Duration) -> An
          Content-Length: {length}\r\n{headers}\r\n{body}"
     );
     let deadline = Instant::now() + patience;
-    if stream.set_write_timeout(Some(patience)).is_err() || stream.write_all(text.as_bytes()).is_err() {
+    if stream.limit(patience).is_err() || stream.both().write_all(text.as_bytes()).is_err() {
         return Answer::Lost;
     }
     read_answer(&mut stream, deadline).unwrap_or(Answer::Lost)
 }
 
-fn read_answer(stream: &mut UnixStream, deadline: Instant) -> Option<Answer> {
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+trait Both: Read + Write {}
+impl<T: Read + Write> Both for T {}
+
+impl Stream {
+    fn connect(server: Server<'_>, patience: Duration) -> io::Result<Self> {
+        Ok(match server {
+            Server::Socket(path) => Self::Unix(UnixStream::connect(path)?),
+            Server::Tcp(address) => Self::Tcp(TcpStream::connect_timeout(&address, patience)?),
+        })
+    }
+
+    fn both(&mut self) -> &mut dyn Both {
+        match self {
+            Self::Unix(stream) => stream,
+            Self::Tcp(stream) => stream,
+        }
+    }
+
+    fn limit(&self, time: Duration) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(time)).and(stream.set_write_timeout(Some(time)))
+            }
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(time)).and(stream.set_write_timeout(Some(time)))
+            }
+        }
+    }
+}
+
+fn read_answer(stream: &mut Stream, deadline: Instant) -> Option<Answer> {
     let (mut answer, mut part) = (Vec::new(), [0; 8_192]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || answer.len() > MAX_ANSWER_BYTES {
             return None;
         }
-        stream.set_read_timeout(Some(left)).ok()?;
-        match stream.read(&mut part) {
+        stream.limit(left).ok()?;
+        match stream.both().read(&mut part) {
             Ok(0) => return parse(&answer),
             Ok(bytes) => answer.extend_from_slice(&part[..bytes]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -92,7 +152,7 @@ mod tests {
     #[test]
     fn where_nobody_listens_nothing_is_sent() {
         let request = Request { method: "GET", path: "/", headers: "", body: "" };
-        let nowhere = Path::new("/nonexistent/api.sock");
+        let nowhere = Server::Socket(Path::new("/nonexistent/api.sock"));
         assert!(matches!(ask(nowhere, request, Duration::from_secs(1)), Answer::NotSent));
     }
 }
