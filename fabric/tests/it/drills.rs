@@ -107,7 +107,7 @@ fn other_documents_are_refused() {
 
 #[test]
 fn repeated_steps_are_counted() {
-    let steps = vec!["{wait: 1ms}"; MAX_STEPS / 100 + 1].join(", ");
+    let steps = ["{wait: 1ms}"; MAX_STEPS / 100 + 1].join(", ");
     let steps = format!("{{repeat: {{times: 100, steps: [{steps}]}}}}");
     let problems = parse_drill(&text(PROBES, &steps, BOUNDS), None).expect_err("too many");
     assert!(problems[0].to_string().contains("at most 1000"), "{problems:?}");
