@@ -12,6 +12,7 @@ mod data_dir;
 mod dns_tools;
 mod drills;
 mod emergency;
+mod histories;
 mod hostile_nodes;
 mod joining;
 mod loss;
