@@ -1,6 +1,6 @@
 //! The search for an order that explains the operations on one key.
 //!
-//! It goes through the calls and returns in the order of time and keeps all [`Configuration`]s that are
+//! It goes through the calls and returns in the order of time and keeps all configurations that are
 //! possible: which of the operations under way have taken effect, and what the key then holds. Nothing takes
 //! effect before it must: only when an operation returns is it put into the order, after any of the others
 //! that are under way (Lowe's just-in-time linearization). Where the last configuration dies, no order

@@ -1,7 +1,7 @@
 //! `selvedge drill`: breaks a running playground on purpose and measures how the fabric takes it.
 //!
 //! * [`selvedge_fabric::drill`]: what a drill is. [`shelf`]: those that are shipped, in `configs/drills`.
-//! * [`run`]: does the steps and asks the probes; a shell that fills a [`record`].
+//! * [`mod@run`]: does the steps and asks the probes; a shell that fills a [`record`].
 //! * [`judge`], [`report`], [`page`]: from the record to figures, verdicts and a page for people. Pure.
 //! * [`cloud_loss`]: the loss of a cloud as `selvedge playground --check` proves it.
 
