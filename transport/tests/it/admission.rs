@@ -155,7 +155,12 @@ async fn a_connection_does_not_outlive_the_certificate_it_was_made_with() {
         server.transport.connections().is_empty()
     })
     .await;
-    assert!(not_admitted(client.ask("b", Alpn::Raft, "hello").await).contains("ended"));
+    // Where the client has not noticed, nobody can tell it whether its request was handled before.
+    let answer = match client.ask("b", Alpn::Raft, "hello").await {
+        Err(RequestError::Lost { .. }) => client.ask("b", Alpn::Raft, "hello").await,
+        answer => answer,
+    };
+    assert!(not_admitted(answer).contains("ended"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
