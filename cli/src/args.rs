@@ -180,6 +180,7 @@ mod tests {
             "drill check a.yaml b.yaml",
             "drill run cloud-loss --cloud aws --yes -o json",
             "drill run ./mine.yaml --fresh --rootless --slack 6 --report reports",
+            "drill stop",
             "drill run upgrade --dir d --binary b --leave",
             "completions bash",
             "man",

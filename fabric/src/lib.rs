@@ -9,7 +9,7 @@
 //! * [`command`], [`policy`]: what the log carries and what it builds (*intent*).
 //! * [`record`], [`view`]: what nodes gossip and what one node makes of it (*facts*).
 //! * [`statement`]: how a policy proves that it was agreed, whoever carries it.
-//! * [`drill`]: rehearsals of failures, written like manifests.
+//! * [`drill`]: rehearsals of failures, written like manifests; [`isolation`]: how a node takes part in one.
 //! * [`compile`], [`planner`], [`plan`]: `plan(policy, view, now) -> Plan`.
 #![warn(missing_docs)]
 
@@ -20,6 +20,7 @@ pub mod compile;
 pub mod drill;
 pub mod event;
 pub mod id;
+pub mod isolation;
 pub mod key;
 pub mod manifest;
 pub mod object;

@@ -94,6 +94,9 @@ pub struct NodeConfig {
     /// Certificates.
     #[serde(default)]
     pub certificates: Certificates,
+    /// Exercises.
+    #[serde(default)]
+    pub drills: Drills,
     /// Keep the identity although the machine changed. Said once on the command line, never in a file.
     #[serde(skip)]
     pub accept_new_host: bool,
@@ -273,6 +276,14 @@ impl Default for Certificates {
     }
 }
 
+/// Exercises.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Drills {
+    /// Whether whoever has admin rights may isolate this node for a drill.
+    pub allow: bool,
+}
+
 fn default_data_dir() -> PathBuf {
     PathBuf::from("/var/lib/selvedge")
 }
@@ -293,6 +304,7 @@ impl Default for NodeConfig {
             packets: PacketsConfig::default(),
             timers: Timers::default(),
             certificates: Certificates::default(),
+            drills: Drills::default(),
             accept_new_host: false,
         }
     }

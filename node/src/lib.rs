@@ -4,6 +4,7 @@
 //! * [`mod@init`] makes a fabric, [`enroll`] lets nodes into it, [`renew`] keeps their certificates fresh.
 //! * [`follow`] gives nodes without a replica the policy, verified.
 //! * [`revocations`] refuses keys on the word of the recovery key, until the policy does.
+//! * [`isolation`] keeps a node from others for a drill, for as long as that is renewed.
 //! * [`reconcile`] turns intent and facts into the plan that everything else applies.
 //! * [`backend`] answers the [`api`] from published snapshots.
 #![warn(missing_docs)]
@@ -24,6 +25,7 @@ pub mod gate;
 pub mod gateway;
 pub mod identity;
 pub mod init;
+pub mod isolation;
 pub mod issuer;
 pub mod net;
 pub mod packets;

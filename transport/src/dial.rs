@@ -9,7 +9,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use quinn::{
-    ConnectionError, Endpoint, EndpointConfig, ServerConfig, TokioRuntime,
+    ConnectionError, Endpoint, EndpointConfig, Runtime as _, ServerConfig, TokioRuntime,
     crypto::{CryptoError, HmacKey},
 };
 use quinn_proto::HashedConnectionIdGenerator;
@@ -22,7 +22,8 @@ use crate::{
     Alpn, RequestError, TransportError,
     accept::report,
     congestion::Load,
-    judge::PeerSide,
+    isolation::{Filtered, Isolation},
+    judge::{PeerSide, Refusal},
     limits::{DIAL_STAGGER, HANDSHAKE_TIMEOUT, SOCKET_BUFFER_BYTES, bound_incoming, transport_config},
     link::{Link, is_tls_alert, refusal_of},
     pool::DialOutcome,
@@ -64,12 +65,17 @@ pub(crate) fn bind_endpoint(
     listen: SocketAddr,
     server: ServerConfig,
     key: &PrivateKeyDer<'_>,
+    isolation: &Arc<Isolation>,
 ) -> Result<(Endpoint, Ear), TransportError> {
     let bind_error = |source| TransportError::Bind { address: listen, source };
     let socket = UdpSocket::bind(listen).map_err(bind_error)?;
     widen(&socket);
     let ear = Ear::of(&socket).map_err(bind_error)?;
-    let endpoint = Endpoint::new(restart_safe_config(key), Some(server), socket, Arc::new(TokioRuntime));
+    let (runtime, isolation) = (Arc::new(TokioRuntime), Arc::clone(isolation));
+    let socket = runtime.wrap_udp_socket(socket).map_err(bind_error)?;
+    let socket = Arc::new(Filtered { socket, isolation });
+    let config = restart_safe_config(key);
+    let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime);
     Ok((endpoint.map_err(bind_error)?, ear))
 }
 
@@ -130,6 +136,11 @@ pub(crate) fn start(shared: &Arc<Shared>, node: &NodeName, alpn: Alpn, outcome: 
 /// Tries the addresses of a node, each a little after the one before; the first that leads to the
 /// node wins.
 async fn dial(shared: &Arc<Shared>, node: &NodeName, alpn: Alpn) -> Result<Arc<Link>, RequestError> {
+    if tokio::time::timeout(HANDSHAKE_TIMEOUT, shared.isolation.until_over(node)).await.is_err() {
+        // As long as it takes to find that nobody answers.
+        let why = "a drill keeps this node from it".to_owned();
+        return Err(RequestError::Connect { to: node.to_string(), alpn, why });
+    }
     let addresses = shared.book.to_try(node);
     if addresses.is_empty() {
         return Err(RequestError::Unknown(node.clone()));
@@ -193,7 +204,7 @@ async fn dial_address(
         Err(_) => return Err(failed(false, format!("no handshake within {HANDSHAKE_TIMEOUT:?}"))),
     };
     let admitted = shared.admit(connection, alpn, PeerSide::Server(node), generation);
-    admitted.map_err(|refusal| failed(true, refusal.to_string()))
+    admitted.map_err(|refusal| failed(refusal != Refusal::CutOff, refusal.to_string()))
 }
 
 /// Whether a failed handshake was a refusal, and its reason.

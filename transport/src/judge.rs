@@ -59,6 +59,8 @@ pub(crate) enum Refusal {
     WrongNode { expected: NodeName, found: NodeName },
     #[error("{0}")]
     NotAdmitted(String),
+    #[error("a drill keeps this node from it")]
+    CutOff,
 }
 
 impl Refusal {
@@ -72,6 +74,7 @@ impl Refusal {
             Self::NotYetValid { .. } => "not-yet-valid",
             Self::WrongNode { .. } => "wrong-node",
             Self::NotAdmitted(_) => "not-admitted",
+            Self::CutOff => "cut-off",
         }
     }
 }

@@ -34,6 +34,7 @@ mod exchange;
 #[path = "hostile_tests.rs"]
 mod hostile;
 mod identity;
+mod isolation;
 mod join;
 mod judge;
 mod limits;

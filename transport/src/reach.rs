@@ -18,6 +18,7 @@ use std::{
 use tokio::{net::UdpSocket, time};
 
 use crate::{
+    isolation::Isolation,
     limits::{PROBE_AFTER, PROBE_INTERVAL},
     link::Link,
     unreachable::Unreachable,
@@ -61,13 +62,14 @@ pub(crate) async fn until_port_closed(address: SocketAddr, unreachable: &Unreach
 }
 
 /// Returns when the peer of a link is silent and its port was found closed; for use while a request
-/// waits. Of several requests on a link one probes; the end of the connection tells the others.
-pub(crate) async fn until_gone(link: &Link) {
+/// waits. Of several requests on a link one probes; the end of the connection tells the others. Of a peer that
+/// a drill cuts off, nothing is heard.
+pub(crate) async fn until_gone(link: &Link, isolation: &Isolation) {
     let (mut heard, mut refusals) = (link.received(), 0);
     // What was said before the request came counts too, so that one on a dead link fails at once.
     while refusals + link.refusals() < REFUSALS_NEEDED {
         time::sleep(PROBE_INTERVAL).await;
-        if link.received() != heard {
+        if link.received() != heard || isolation.of(&link.peer.node).is_any() {
             (heard, refusals) = (link.received(), 0);
             continue;
         }

@@ -41,7 +41,7 @@ impl Shared {
         link.touch();
         let answer = tokio::select! {
             answer = ask(&link.connection, body) => answer,
-            () = reach::until_gone(link) => {
+            () = reach::until_gone(link, &self.isolation) => {
                 close(&link.connection, CloseCode::Gone, "the port is closed");
                 Err(ExchangeError::Lost("nobody listens on its port any more".to_owned()))
             }

@@ -23,6 +23,7 @@ use crate::{
     AddressBook, Alpn, Channel, Credentials, CredentialsError, Gate, Handler, PeerIdentity, RequestError,
     TransportError, accept, dial,
     identity::now_ms,
+    isolation::Isolation,
     judge::{PeerSide, Refusal, judge},
     limits::{
         MAX_HANDSHAKES, MAX_JOIN_CONNECTIONS, MAX_JOIN_REQUEST_BYTES, MAX_REQUEST_BYTES, SWEEP_INTERVAL,
@@ -107,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) book: AddressBook,
     pub(crate) refusals: Refusals,
     pub(crate) unreachable: Unreachable,
+    pub(crate) isolation: Arc<Isolation>,
     pub(crate) tally: Tally,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) joins: Arc<Semaphore>,
@@ -131,7 +133,8 @@ impl Transport {
             return Err(CredentialsError::Node { expected, found }.into());
         }
         let server_config = dial::server_config(&identity)?;
-        let (endpoint, ear) = dial::bind_endpoint(listen, server_config.clone(), &key)?;
+        let isolation = Arc::default();
+        let (endpoint, ear) = dial::bind_endpoint(listen, server_config.clone(), &key, &isolation)?;
         let local =
             endpoint.local_addr().map_err(|source| TransportError::Bind { address: listen, source })?;
         let client_configs =
@@ -147,6 +150,7 @@ impl Transport {
             book: AddressBook::default(),
             refusals: Refusals::new(events),
             unreachable: Unreachable::default(),
+            isolation,
             tally: Tally::default(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             joins: Arc::new(Semaphore::new(MAX_JOIN_CONNECTIONS)),
@@ -364,6 +368,10 @@ impl Shared {
                 return Err(refusal);
             }
         };
+        if self.is_cut_off(&peer.node, connection.remote_address()) {
+            close(&connection, CloseCode::Unused, "");
+            return Err(Refusal::CutOff);
+        }
         let dialled = matches!(side, PeerSide::Server(_));
         let link = Arc::new(Link::new(connection, peer, alpn, dialled, generation));
         self.pool().insert(&link);

@@ -75,6 +75,9 @@ impl Transport {
 impl Shared {
     /// A host says that nobody listens at an address.
     pub(crate) fn handle_unreachable(&self, address: SocketAddr) {
+        if self.isolation.at(address).is_any() {
+            return;
+        }
         tracing::debug!(%address, "nobody listens there any more, says its host");
         self.unreachable.note(address);
         for link in self.pool().links() {

@@ -22,10 +22,12 @@ mod run;
 mod shelf;
 
 use selvedge_fabric::drill::Drill;
+use selvedge_node::api::types::IsolationReport;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     args::Global,
+    client::Ask,
     failure::{Failure, Outcome},
     output,
     playground::{CHECK_FAILED, INTERRUPTED, Stop, plain_table, progress::Progress, state::State},
@@ -65,6 +67,9 @@ enum DrillCommand {
   selvedge drill run ./mine.yaml --report reports/
   sudo selvedge drill run partition --fresh --report partition.html")]
     Run(RunArgs),
+    /// End the drill that isolates the node, at once; whoever runs it mends all others
+    #[command(after_help = "Example: selvedge --socket /run/selvedge/api.sock drill stop")]
+    Stop,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -122,6 +127,10 @@ pub(crate) async fn run(global: &Global, args: DrillArgs) -> Outcome {
             }
         }
         DrillCommand::Run(args) => return perform(global, args).await,
+        DrillCommand::Stop => {
+            let report: IsolationReport = global.client()?.ask(Ask::delete("/v1/isolation")).await?;
+            global.printer().show(&report, |_| format!("{} is in the hands of no drill\n", report.node))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ mod dialer;
 mod swarm;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -67,6 +67,8 @@ pub(crate) struct Candidate {
 pub(crate) struct Peers {
     pub(crate) admitted: BTreeMap<NodeId, PublicKey>,
     pub(crate) candidates: BTreeMap<NodeId, Candidate>,
+    /// Those among them from whom a drill keeps this node, in one direction or both: a connection needs both.
+    pub(crate) cut_off: BTreeSet<NodeId>,
 }
 
 /// What the service tells the carrier.

@@ -144,8 +144,12 @@ impl Task {
         for peer in self.nodes.keys().filter(|peer| !nodes.contains_key(peer)) {
             admitted.disallow_peer(*peer);
         }
-        for peer in nodes.keys() {
-            admitted.allow_peer(*peer);
+        for (peer, id) in &nodes {
+            if peers.cut_off.contains(id) {
+                admitted.disallow_peer(*peer);
+            } else {
+                admitted.allow_peer(*peer);
+            }
         }
         // Those that go stay known until their connections are closed: `Disconnected` must name them.
         self.nodes.extend(nodes);
@@ -155,7 +159,8 @@ impl Task {
 
     fn dial(&mut self) {
         let now_ms = self.clock.now().mono_ms;
-        let peers = self.peers.borrow().clone();
+        let mut peers = self.peers.borrow().clone();
+        peers.candidates.retain(|id, _| !peers.cut_off.contains(id));
         for id in self.dialer.poll_dials(&peers.candidates, now_ms) {
             let target = peers.admitted.get(&id).and_then(peer_id).zip(peers.candidates.get(&id));
             let dialled = target.is_some_and(|(peer, candidate)| {

@@ -7,7 +7,12 @@ mod news;
 mod output;
 mod sight;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use selvedge_fabric::{
     event::Severity,
@@ -331,6 +336,7 @@ impl Service {
         if let Some(detector) = &mut self.outlook.detector {
             detector.handle_timeout(now.mono_ms);
         }
+        self.offer_cuts();
         self.look(now);
         self.vouched.retain(|_, until_ms| *until_ms > now.mono_ms);
         self.measure(now);

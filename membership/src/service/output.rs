@@ -66,6 +66,7 @@ impl Service {
         let mut peers = Peers {
             admitted: admitted.iter().map(|(id, member)| (*id, member.key)).collect(),
             candidates: BTreeMap::new(),
+            cut_off: self.cut_off(),
         };
         for (&id, node) in self.outlook.roster.iter().filter(|(id, _)| **id != self.me) {
             peers.candidates.insert(id, self.candidate(id, node));
@@ -86,6 +87,22 @@ impl Service {
         if self.parts.peers.borrow().candidates.get(&id) != Some(&candidate) {
             self.parts.peers.send_modify(|peers| drop(peers.candidates.insert(id, candidate)));
         }
+    }
+
+    /// Tells the carrier when a drill begins to keep this node from others, or no longer does.
+    pub(super) fn offer_cuts(&self) {
+        let cut_off = self.cut_off();
+        self.parts.peers.send_if_modified(|peers| {
+            let changed = peers.cut_off != cut_off;
+            peers.cut_off = cut_off;
+            changed
+        });
+    }
+
+    fn cut_off(&self) -> BTreeSet<NodeId> {
+        let transport = &self.parts.options.transport;
+        let cut = self.outlook.roster.iter().filter(|(_, node)| transport.cut(&node.name).is_any());
+        cut.map(|(id, _)| *id).collect()
     }
 
     fn candidate(&self, id: NodeId, node: &Node) -> Candidate {

@@ -16,6 +16,9 @@ impl Service {
                 Nudge::Ping(_) => {}
                 Nudge::Poke(peer) => {
                     let Some(node) = self.outlook.roster.get(&peer) else { continue };
+                    if self.parts.options.transport.cut(&node.name).is_any() {
+                        continue;
+                    }
                     // Elsewhere, another node's port may be what is closed.
                     let address = self.parts.options.transport.book().certain(&node.name);
                     if address.is_some_and(|address| self.poker.poke(peer, address, now.mono_ms)) {

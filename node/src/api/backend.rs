@@ -21,10 +21,10 @@ use super::{
     error::ApiError,
     types::{
         ApplyReply, AssertReply, AttachReply, AttachRequest, Attachment, Description, DiscoverReply,
-        Endpoint, EventItem, ExplainReply, HistoryItem, Link, Manifest, Me, Member, NodeState, QuorumReport,
-        ReachItem, Readiness, RegisterRequest, Registered, ResolveReply, RevocationDraft, RevocationReply,
-        RevocationStatement, Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest,
-        WaitReply,
+        Endpoint, EventItem, ExplainReply, HistoryItem, IsolationReport, IsolationRequest, Link, Manifest,
+        Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest, Registered, ResolveReply,
+        RevocationDraft, RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat, Status,
+        TokenCreated, TokenItem, TokenRequest, WaitReply,
     },
 };
 use crate::flows::Flows;
@@ -101,6 +101,13 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<RevocationReply>;
     /// Takes a node out for good.
     async fn remove_node(&self, caller: &Caller, node: &NodeName) -> Result<ApplyReply>;
+
+    /// What drills do to this node, and may do.
+    async fn isolation(&self) -> Result<IsolationReport>;
+    /// Takes this node for a drill, renews that, or changes what is cut.
+    async fn isolate(&self, caller: &Caller, request: IsolationRequest) -> Result<IsolationReport>;
+    /// Releases the lease of a holder, or ends whatever lease there is.
+    async fn end_isolation(&self, caller: &Caller, holder: Option<&str>) -> Result<IsolationReport>;
 
     /// Registers an endpoint on this node. The token in the request is what grants it.
     async fn register(&self, caller: &Caller, request: RegisterRequest) -> Result<Registered>;

@@ -10,7 +10,7 @@ use utoipa::{
     },
 };
 
-use super::handlers::{endpoint, fabric, intent, operate, query, token, watch, workload};
+use super::handlers::{drill, endpoint, fabric, intent, operate, query, token, watch, workload};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +27,7 @@ use super::handlers::{endpoint, fabric, intent, operate, query, token, watch, wo
         intent::export, intent::history, intent::rollback, intent::wait,
         fabric::me, fabric::status, fabric::members, fabric::links, fabric::routes, fabric::quorum, fabric::set_state, fabric::remove,
         fabric::revocation_draft, fabric::revoke,
+        drill::report, drill::claim, drill::end,
         token::list, token::create, token::revoke,
         endpoint::list, endpoint::register, endpoint::deregister,
         endpoint::attachments, endpoint::attach, endpoint::detach,

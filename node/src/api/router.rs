@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     backend::Backend,
     guard,
-    handlers::{endpoint, fabric, intent, operate, query, token, watch, workload},
+    handlers::{drill, endpoint, fabric, intent, operate, query, token, watch, workload},
     limits::{MAX_BODY_BYTES, MAX_REQUESTS, MAX_WATCHES},
 };
 
@@ -93,6 +93,7 @@ fn fabric_routes() -> Router<App> {
         .route("/v1/links", get(fabric::links))
         .route("/v1/routes", get(fabric::routes))
         .route("/v1/quorum", get(fabric::quorum))
+        .route("/v1/isolation", get(drill::report).put(drill::claim).delete(drill::end))
         .route("/v1/nodes/{name}/state", put(fabric::set_state))
         .route("/v1/nodes/{name}/revocation", get(fabric::revocation_draft))
         .route("/v1/revocations", post(fabric::revoke))

@@ -3,6 +3,7 @@
 //! Times are RFC 3339 text in UTC, durations are milliseconds (`_ms`), names are text. Requests refuse
 //! fields that they do not know, so that a misspelt option is an error and not a surprise.
 
+mod drill;
 mod endpoint;
 mod fabric;
 mod intent;
@@ -10,6 +11,7 @@ mod query;
 mod token;
 mod workload;
 
+pub use drill::{CutDirection, IsolationCut, IsolationLease, IsolationReport, IsolationRequest};
 pub use endpoint::{
     AttachPlace, AttachReply, AttachRequest, Attachment, Check, CheckKind, Endpoint, EndpointPort,
     RegisterRequest, Registered,

@@ -54,6 +54,7 @@ impl Node {
             addresses: seen
                 .map(|n| n.addresses.iter().map(ToString::to_string).collect())
                 .unwrap_or_default(),
+            api: seen.map(|n| n.api.iter().map(ToString::to_string).collect()).unwrap_or_default(),
             cpu_percent: seen.and_then(|n| n.load).map(|l| l.cpu_percent),
             // Not part of the view: nothing is decided by it.
             software: (*name == self.identity.node).then(|| env!("CARGO_PKG_VERSION").to_owned()),

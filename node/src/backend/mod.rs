@@ -4,6 +4,7 @@
 //! replica. One file for each group of operations.
 
 mod attach;
+mod drill;
 mod endpoints;
 mod intent;
 mod links;
@@ -45,6 +46,7 @@ use crate::{
     flows::Flows,
     follow::PolicySource,
     identity::Identity,
+    isolation::Isolation,
     packets::Packets,
     renew::CertificateClock,
     revocations::EmergencyRevocations,
@@ -81,6 +83,8 @@ pub struct Node {
     pub flows: Flows,
     /// Events of this node.
     pub events: Events,
+    /// What drills do to it.
+    pub isolation: Arc<Isolation>,
     /// When it started.
     pub started: Instant,
     /// What it listens on, by purpose.
@@ -305,6 +309,22 @@ impl Backend for Node {
         caller.require_admin("remove nodes")?;
         let applied = self.propose(caller, Command::RemoveNode { node: node.clone() }).await?;
         Ok((&applied).into())
+    }
+
+    async fn isolation(&self) -> Result<types::IsolationReport> {
+        Ok(self.report_isolation())
+    }
+
+    async fn isolate(
+        &self,
+        caller: &Caller,
+        request: types::IsolationRequest,
+    ) -> Result<types::IsolationReport> {
+        self.isolate_for_drill(caller, &request)
+    }
+
+    async fn end_isolation(&self, caller: &Caller, holder: Option<&str>) -> Result<types::IsolationReport> {
+        self.end_drill(caller, holder)
     }
 
     async fn register(&self, caller: &Caller, request: types::RegisterRequest) -> Result<types::Registered> {

@@ -33,6 +33,7 @@ impl Node {
             alarms.push(types::Alarm { code: "no-quorum".to_owned(), message: self.quorum_alarm() });
         }
         alarms.extend(self.revocation_alarm());
+        alarms.extend(self.drill_alarm());
         let zones = self.zones();
         let endpoints = zones.iter().fold(types::Counts::default(), |sum, z| types::Counts {
             up: sum.up + z.endpoints.up,

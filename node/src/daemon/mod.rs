@@ -130,6 +130,7 @@ impl Daemon {
             flows: workloads.flows.clone(),
             events: parts.events.clone(),
             started,
+            isolation: parts.start_isolation(&bound, &source),
             listening: serve::listening(&parts.config, &bound.transport, &dns),
             certificate: CertificateClock::new(credentials.clone()),
             advertised: parts.reached.fabric.clone(),

@@ -27,6 +27,7 @@ use crate::{
     follow::{Follower, PolicySource, poll::Following, serve::FabricHandler},
     gate::PolicyGate,
     identity::{Contact, DataDir, Identity},
+    isolation::Isolation,
     issuer::IssuerSource,
     pki::{NodeKey, SealingKey},
     reconcile::{self, Judges, Planner},
@@ -333,6 +334,15 @@ impl Parts {
         };
         self.spawn(Box::pin(tasks::announce_self(presence, membership.clone())));
         endpoints.start_checks(&self.tasks, self.stop.clone());
+    }
+
+    /// What drills may do to this node.
+    pub(super) fn start_isolation(&self, bound: &Bound, source: &PolicySource) -> Arc<Isolation> {
+        let (me, allowed) = (self.identity.node.clone(), self.config.drills.allow);
+        let (transport, policy) = (bound.transport.clone(), source.policy());
+        let isolation = Arc::new(Isolation::new(me, allowed, transport, policy, self.events.clone()));
+        self.spawn(Box::pin(isolation.clone().run()));
+        isolation
     }
 
     /// Numbers that move with plan and view.

@@ -3,6 +3,7 @@
 mod admission;
 mod basics;
 mod garbage;
+mod isolation;
 mod life;
 mod raw;
 mod support;

@@ -2,6 +2,7 @@
 
 #![allow(unused_qualifications, reason = "utoipa's expansion names the extractors by their full path")]
 
+pub(super) mod drill;
 pub(super) mod endpoint;
 pub(super) mod fabric;
 pub(super) mod intent;

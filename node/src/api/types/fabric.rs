@@ -40,6 +40,9 @@ pub struct Member {
     /// Where it is reached on the fabric port.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Where its API is reached over TLS.
+    #[serde(default)]
+    pub api: Vec<String>,
     /// Load per CPU, per cent.
     #[serde(default)]
     pub cpu_percent: Option<u16>,

@@ -80,6 +80,15 @@ async fn rights_bound_what_a_token_does() {
             assert_eq!(got.status, status, "{token} {path} {:?}", got.body);
         }
     }
+    let isolate = json!({"drill": "partition", "holder": "h", "cuts": [{"whom": "all"}]}).to_string();
+    for (method, body) in [("PUT", isolate.as_str()), ("DELETE", "")] {
+        for (token, status) in [("look", 403), ("some", 403), ("all", 200)] {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+            let got = client.ask(method, "/v1/isolation", &headers, body).await;
+            assert_eq!(got.status, status, "{token} {method} {:?}", got.body);
+        }
+    }
 }
 
 #[tokio::test]

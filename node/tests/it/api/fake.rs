@@ -15,10 +15,10 @@ use selvedge_node::api::{
     backend::Result,
     types::{
         ApplyReply, AssertReply, AttachReply, AttachRequest, Attachment, Change, Description, DiscoverReply,
-        Endpoint, EventItem, ExplainReply, HistoryItem, Link, Manifest, Me, Member, Metadata, NodeState,
-        QuorumReport, ReachItem, Readiness, RegisterRequest, Registered, ResolveReply, RevocationDraft,
-        RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem,
-        TokenRequest, WaitReply,
+        Endpoint, EventItem, ExplainReply, HistoryItem, IsolationReport, IsolationRequest, Link, Manifest,
+        Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest, Registered,
+        ResolveReply, RevocationDraft, RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat,
+        Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
     },
 };
 use tokio::sync::watch;
@@ -267,6 +267,20 @@ impl Backend for Fake {
     async fn remove_node(&self, _caller: &Caller, node: &NodeName) -> Result<ApplyReply> {
         self.note(format!("remove {node}"));
         Ok(self.applied())
+    }
+
+    async fn isolation(&self) -> Result<IsolationReport> {
+        Ok(IsolationReport { node: "p1".into(), allowed: true, lease: None })
+    }
+
+    async fn isolate(&self, caller: &Caller, request: IsolationRequest) -> Result<IsolationReport> {
+        self.note(format!("isolate for {} by {}", request.drill, caller.actor()));
+        self.isolation().await
+    }
+
+    async fn end_isolation(&self, caller: &Caller, holder: Option<&str>) -> Result<IsolationReport> {
+        self.note(format!("end drill of {holder:?} by {}", caller.actor()));
+        self.isolation().await
     }
 
     async fn register(&self, _caller: &Caller, request: RegisterRequest) -> Result<Registered> {
