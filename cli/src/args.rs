@@ -159,6 +159,8 @@ mod tests {
             "routes -o wide",
             "status",
             "quorum status",
+            "quorum recover --recovery-key k --survivors aws-1,aws-2 --yes",
+            "quorum lost -o json",
             "endpoint register --service a@shop --token-file t --port tcp/80=8080 --check http:8080/healthz",
             "endpoint deregister e1",
             "endpoint list -o json",

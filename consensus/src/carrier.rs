@@ -9,13 +9,17 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use selvedge_fabric::{event::EventSink, id::NodeName, key::Signer};
+use selvedge_fabric::{
+    event::EventSink,
+    id::NodeName,
+    key::{FabricId, PublicKey, Signer},
+};
 use selvedge_transport::{Alpn, Handler, PeerIdentity, RequestError, Transport};
 use tokio::sync::watch;
 
 use crate::{
-    core::{Core, Peers},
-    replica::{OpenError, Replica, Settings},
+    core::Peers,
+    replica::{OpenError, Replica, Settings, Shared},
     rpc::{Rpc, RpcError},
     serve,
     timers::Timers,
@@ -29,6 +33,8 @@ pub struct Options {
     pub me: NodeName,
     /// The node key; its public half makes the id under which this replica votes.
     pub signer: Arc<dyn Signer>,
+    /// The fabric and its recovery key, as far as they are known without a policy.
+    pub anchor: Option<(FabricId, PublicKey)>,
     /// Carries the requests, under [`Alpn::Raft`].
     pub transport: Transport,
     /// What failure detection says; placement of voters follows it. May stay empty: then Raft judges by
@@ -49,13 +55,13 @@ impl Replica {
     /// # Errors
     /// When the directory is damaged, foreign, in use or not writable.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        let Options { dir, me, signer, transport, liveness, timers, events } = options;
-        let settings =
-            Settings { dir, me, key: signer.public_key(), liveness, timers, events, seed: rand::random() };
+        let Options { dir, me, signer, anchor, transport, liveness, timers, events } = options;
+        let (key, seed) = (signer.public_key(), rand::random());
+        let settings = Settings { dir, me, key, anchor, liveness, timers, events, seed };
         let carrier = Arc::new(Carrier(transport.clone()));
         let replica = Self::open_over(settings, carrier).await?;
         replica.attest(signer);
-        transport.handle(Alpn::Raft, Arc::new(Door(Arc::downgrade(&replica.core))));
+        transport.handle(Alpn::Raft, Arc::new(Door(Arc::downgrade(&replica.shared))));
         Ok(replica)
     }
 }
@@ -100,7 +106,7 @@ impl Rpc for Carrier {
 }
 
 /// Requests of others. The transport outlives the replica, so it must not keep it alive.
-struct Door(Weak<Core>);
+struct Door(Weak<Shared>);
 
 #[async_trait]
 impl Handler for Door {
@@ -111,8 +117,8 @@ impl Handler for Door {
         body: Bytes,
     ) -> Result<Bytes, String> {
         let peer = peer.ok_or("a replica must show a certificate")?;
-        let core = self.0.upgrade().ok_or("the replica of this node has stopped")?;
-        let answer = serve::serve(&core, peer.key.node_id().0, &peer.node, &body).await;
+        let shared = self.0.upgrade().ok_or("the replica of this node has stopped")?;
+        let answer = serve::serve(&shared, peer.key.node_id().0, &peer.node, &body).await;
         answer.map(Bytes::from).map_err(|e| e.to_string())
     }
 }

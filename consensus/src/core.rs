@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::Submission,
+    machine::Machine,
     network::Link,
     statements::{Checkpoints, Statements},
     store::Store,
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) me: NodeName,
     pub(crate) id: u64,
     pub(crate) raft: PolicyRaft,
+    pub(crate) machine: Machine,
     pub(crate) store: Store,
     pub(crate) link: Arc<Link>,
     pub(crate) policy: watch::Receiver<Arc<PolicyState>>,
@@ -59,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) submissions: mpsc::Sender<Submission>,
     pub(crate) statements: Statements,
     pub(crate) checkpoints: Checkpoints,
+    /// How many changes recoveries have left behind here.
+    pub(crate) left_behind: usize,
     pub(crate) started: Instant,
     /// Cancelled when the replica is to end.
     pub(crate) stop: CancellationToken,

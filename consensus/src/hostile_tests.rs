@@ -15,12 +15,13 @@ use selvedge_fabric::{
     id::NodeName,
     key::{CommandId, FabricId, Hash, Signature, Signer, TokenId},
     policy::PolicyState,
-    statement::{Claim, Statement, Succession, VoterSet},
+    statement::{Base, Claim, Recovery, SignedRecovery, Statement, Succession, VoterSet},
 };
 use selvedge_fuzz::fuzz;
 
 use crate::{
     image,
+    recovery::plan::Position,
     statements::book::{Book, Stated},
     store::{Pair, parts},
     testing::name,
@@ -62,6 +63,17 @@ fn claim() -> (Claim, VoterSet) {
     (claim, voters)
 }
 
+fn recovery() -> SignedRecovery {
+    let base = Base { term: 3, index: 6, revision: 5, image: Hash([8; 32]) };
+    let voters = VoterSet { epoch: 1 << 20, ..claim().1 };
+    Recovery { fabric: FABRIC, base, voters, at_ms: 5 }.sign(&key(9))
+}
+
+fn position() -> Position {
+    let image = Hash([8; 32]);
+    Position { epoch: 0, term: 3, index: 6, committed: 4, revision: 5, clock_ms: 9, image, sequence: 1 }
+}
+
 fn requests() -> Vec<Vec<u8>> {
     let entry = |index, payload| Entry::<TypeConfig> { log_id: log_id(index), payload };
     let batch = Batch::encode(&[envelope()]).unwrap();
@@ -94,6 +106,10 @@ fn requests() -> Vec<Vec<u8>> {
             name: NodeName::new("p4").expect("a name"),
             addrs: vec!["10.0.0.4:7401".parse().expect("an address")],
         },
+        Ask::Position,
+        Ask::Base { recovery: recovery().recovery },
+        Ask::Recover { signed: Box::new(recovery()), image: Some(vec![2; 30]) },
+        Ask::Lost,
     ];
     let request = |ask| wire::encode(&Request { epoch: 2, rtt_us: 900, quorum: true, ask }).unwrap();
     asks.into_iter().map(request).collect()
@@ -116,7 +132,12 @@ fn answers() -> Vec<Vec<u8>> {
             statements: [1, 2].map(|n| Statement::sign(claim, &key(n))).to_vec(),
             links: vec![link(VoterSet { sequence: 2, ..self::claim().1 })],
         },
-        Answer::Fenced { epoch: 3 },
+        Answer::Fenced { epoch: 3, signed: None },
+        Answer::Fenced { epoch: 3, signed: Some(Box::new(recovery())) },
+        Answer::Position(position()),
+        Answer::Base { image: Some(vec![1; 30]) },
+        Answer::Recovered { refusal: Some("no".to_owned()) },
+        Answer::Lost { json: b"[]".to_vec() },
         Answer::Stopped { why: "disk".to_owned() },
     ];
     answers.iter().map(|answer| wire::encode(answer).unwrap()).collect()
@@ -140,6 +161,10 @@ fn raft_messages() {
                     }
                 }
             }
+        }
+        if let Ok(Request { ask: Ask::Recover { signed, .. }, .. }) = wire::decode(bytes) {
+            let counts = signed.verify(&FABRIC, &key(9).public_key()).is_ok();
+            assert!(!counts || *signed == recovery(), "a recovery that nobody signed: {signed:?}");
         }
         if let Ok(Answer::Statements { statements, links }) = wire::decode(bytes) {
             let mut book = Book::default();

@@ -3,7 +3,7 @@
 //! A format byte, the length of the voter history, the history as JSON, and the policy in its own
 //! format, which says its version itself.
 
-use selvedge_fabric::policy::PolicyState;
+use selvedge_fabric::{key::Hash, policy::PolicyState};
 
 use crate::voters::VoterHistory;
 
@@ -30,6 +30,11 @@ pub(crate) fn encode(policy: &PolicyState, voters: &VoterHistory) -> Vec<u8> {
     let history = serde_json::to_vec(voters).unwrap_or_default();
     let length = u32::try_from(history.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[FORMAT][..], &length, &history, &policy.encode()].concat()
+}
+
+/// Stands for the state in a recovery: equal on all replicas that applied the same log.
+pub(crate) fn hash(policy: &PolicyState, voters: &VoterHistory) -> Hash {
+    Hash::of(&encode(policy, voters))
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<(PolicyState, VoterHistory), ImageError> {

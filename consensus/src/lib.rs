@@ -11,6 +11,7 @@
 //! * `batch`, `propose`: many commands in one log entry, forwarded from any processor;
 //! * `voters`, `statements`: who may vote, and the signatures by which nodes without a replica are shown that
 //!   a policy was agreed;
+//! * [`recovery`]: how the fabric goes on when a majority is lost for good;
 //! * [`placement`], [`survival`]: where voters belong and what that survives, as pure functions.
 //!
 //! openraft is the consensus; what it leaves to its user is here. Its own clocks are off.
@@ -31,6 +32,7 @@ mod network;
 pub mod placement;
 mod placer;
 mod propose;
+pub mod recovery;
 mod replica;
 mod rpc;
 pub mod rules;
@@ -52,7 +54,7 @@ pub use propose::{NO_LEADER_PATIENCE, ProposeError};
 pub use replica::{BootstrapError, OpenError, Replica, Settings};
 pub use rpc::{Rpc, RpcError};
 pub use statements::NoBundle;
-pub use status::{QuorumStatus, Replicant};
+pub use status::{LostMajority, QuorumStatus, Replicant, Silent};
 pub use store::StoreError;
 pub use timers::{ELECTION_PER_RTT, MAX_ELECTION, MIN_ELECTION, Timers};
 pub use types::Proposal;

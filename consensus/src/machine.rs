@@ -29,18 +29,21 @@ const CHECKPOINT_MS: UnixMs = 100;
 
 /// What has been applied, always consistent in itself.
 #[derive(Clone, Default)]
-struct AppliedState {
-    policy: Arc<PolicyState>,
-    voters: Arc<VoterHistory>,
-    last: Option<LogIndex>,
+pub(crate) struct AppliedState {
+    pub(crate) policy: Arc<PolicyState>,
+    pub(crate) voters: Arc<VoterHistory>,
+    pub(crate) last: Option<LogIndex>,
     membership: Membership,
 }
+
+/// Where the policy is published; it outlives the replica of one fence epoch.
+pub(crate) type Published = Arc<watch::Sender<Arc<PolicyState>>>;
 
 /// Shared by the state machine and its snapshot builders.
 #[derive(Clone)]
 pub(crate) struct Machine {
     applied: Arc<Mutex<AppliedState>>,
-    published: Arc<watch::Sender<Arc<PolicyState>>>,
+    published: Published,
     agreed: Arc<watch::Sender<Agreed>>,
     checkpoints: mpsc::Sender<Agreed>,
     store: Store,
@@ -58,26 +61,21 @@ pub(crate) struct Outlets {
 }
 
 impl Machine {
-    /// The state of the newest snapshot; openraft replays the committed log after it.
-    pub(crate) fn load(store: Store) -> Result<(Self, Outlets), StoreError> {
-        let mut applied = AppliedState::default();
-        if let Some((meta, bytes)) = store.snapshot()? {
-            let (policy, voters) =
-                image::decode(&bytes).map_err(|e| store.corrupt(format!("snapshot: {e}")))?;
-            applied = AppliedState {
-                policy: Arc::new(policy),
-                voters: Arc::new(voters),
-                last: meta.last_log_id,
-                membership: meta.last_membership,
-            };
+    /// The state of the newest snapshot; openraft replays the committed log after it. Without a snapshot,
+    /// what was published before stays published.
+    pub(crate) fn load(store: Store, published: Published) -> Result<(Self, Outlets), StoreError> {
+        let applied = AppliedState::of_snapshot(&store)?;
+        if let Some(applied) = &applied {
+            published.send_replace(Arc::clone(&applied.policy));
         }
+        let applied = applied.unwrap_or_default();
         let epoch = store.epoch()?;
-        let (published, policy) = watch::channel(Arc::clone(&applied.policy));
+        let policy = published.subscribe();
         let (agree, agreed) = watch::channel(applied.agreed());
         let (checkpoint, checkpoints) = mpsc::channel(MAX_WAITING_CHECKPOINTS);
         let machine = Self {
             applied: Arc::new(Mutex::new(applied)),
-            published: Arc::new(published),
+            published,
             agreed: Arc::new(agree),
             checkpoints: checkpoint,
             store,
@@ -86,7 +84,7 @@ impl Machine {
         Ok((machine, Outlets { policy, agreed, checkpoints }))
     }
 
-    fn now(&self) -> AppliedState {
+    pub(crate) fn now(&self) -> AppliedState {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -100,8 +98,7 @@ impl Machine {
     #[expect(clippy::result_large_err, reason = "openraft's storage error is what its trait returns")]
     fn step(&self, state: &mut AppliedState, entry: Entry) -> Result<Vec<Outcome>, StorageError> {
         let before = (state.policy.revision, state.policy.clock_ms / CHECKPOINT_MS);
-        let outcomes = apply_entry(state, entry)?;
-        state.resolve_voters(self.epoch);
+        let outcomes = state.step(entry, self.epoch)?;
         let after = (state.policy.revision, state.policy.clock_ms / CHECKPOINT_MS);
         if before.0 != after.0 && before.1 != after.1 {
             // Full means that signing lags: the next checkpoint is as good.
@@ -121,6 +118,26 @@ impl Machine {
 }
 
 impl AppliedState {
+    /// What the newest snapshot holds.
+    pub(crate) fn of_snapshot(store: &Store) -> Result<Option<Self>, StoreError> {
+        let Some((meta, bytes)) = store.snapshot()? else { return Ok(None) };
+        let (policy, voters) = image::decode(&bytes).map_err(|e| store.corrupt(format!("snapshot: {e}")))?;
+        Ok(Some(Self {
+            policy: Arc::new(policy),
+            voters: Arc::new(voters),
+            last: meta.last_log_id,
+            membership: meta.last_membership,
+        }))
+    }
+
+    /// Applies one entry, as every replica of this epoch does.
+    #[expect(clippy::result_large_err, reason = "openraft's storage error is what its trait returns")]
+    pub(crate) fn step(&mut self, entry: Entry, epoch: Epoch) -> Result<Vec<Outcome>, StorageError> {
+        let outcomes = apply_entry(self, entry)?;
+        self.resolve_voters(epoch);
+        Ok(outcomes)
+    }
+
     fn agreed(&self) -> Agreed {
         Agreed { policy: Arc::clone(&self.policy), voters: Arc::clone(&self.voters) }
     }

@@ -22,8 +22,8 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
-use selvedge_fabric::id::NodeName;
-use tokio::time::Instant;
+use selvedge_fabric::{id::NodeName, statement::SignedRecovery};
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     contacts::Contacts,
@@ -50,7 +50,11 @@ pub(crate) struct Link {
     /// Round trip between voters in microseconds: as measured by this leader, or as told by the leader.
     rtt_us: AtomicU64,
     quorum: AtomicBool,
-    epoch: AtomicU64,
+    epoch: u64,
+    /// What began the epoch, for those who were not there.
+    pub(crate) recovery: Option<Arc<SignedRecovery>>,
+    /// Where statements of higher epochs go.
+    shown: mpsc::Sender<SignedRecovery>,
 }
 
 /// Why a request to a peer failed.
@@ -69,19 +73,53 @@ pub(crate) enum CallError {
 }
 
 impl Link {
-    pub(crate) fn new(rpc: Arc<dyn Rpc>, timers: Timers, epoch: u64) -> Self {
+    pub(crate) fn new(
+        rpc: Arc<dyn Rpc>,
+        timers: Timers,
+        epoch: u64,
+        recovery: Option<SignedRecovery>,
+        shown: mpsc::Sender<SignedRecovery>,
+    ) -> Self {
         Self {
             rpc,
             contacts: Contacts::new(),
             timers,
             rtt_us: AtomicU64::new(0),
             quorum: AtomicBool::new(false),
-            epoch: AtomicU64::new(epoch),
+            epoch,
+            recovery: recovery.map(Arc::new),
+            shown,
         }
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A peer is at another fence epoch. If this node was left out of a recovery, it now learns so; if the
+    /// peer was, it is told.
+    async fn fenced(&self, peer: &NodeName, theirs: u64, signed: Option<Box<SignedRecovery>>) -> CallError {
+        match (signed, &self.recovery) {
+            (Some(signed), _) if theirs > self.epoch => {
+                // Full means that one is being looked at; the next refusal shows it again.
+                let _ = self.shown.try_send(*signed);
+            }
+            (_, Some(mine)) if theirs < self.epoch => {
+                let ask = Ask::Recover { signed: Box::new((**mine).clone()), image: None };
+                if let Err(error) = self.send(peer, ask, MIN_REQUEST).await {
+                    tracing::debug!(%peer, %error, "could not be told of the recovery");
+                }
+            }
+            _ => {}
+        }
+        CallError::Fenced { peer: peer.clone(), theirs, ours: self.epoch }
+    }
+
+    async fn send(&self, peer: &NodeName, ask: Ask, within: Duration) -> Result<(), CallError> {
+        let request = Request { epoch: self.epoch, rtt_us: 0, quorum: false, ask };
+        let body = wire::encode(&request)?;
+        self.rpc.request(peer, Bytes::from(body), within).await?;
+        Ok(())
     }
 
     /// The timers, stretched to what is measured now.
@@ -133,19 +171,9 @@ impl Link {
             self.contacts.heard(id, measures.then(|| sent.elapsed()), self.timers().election);
         }
         match wire::decode(&bytes)? {
-            Answer::Fenced { epoch } => {
-                Err(CallError::Fenced { peer: peer.clone(), theirs: epoch, ours: self.epoch() })
-            }
+            Answer::Fenced { epoch, signed } => Err(self.fenced(peer, epoch, signed).await),
             Answer::Stopped { why } => Err(CallError::Stopped { peer: peer.clone(), why }),
-            answer @ (Answer::Append(_)
-            | Answer::Vote(_)
-            | Answer::Snapshot(_)
-            | Answer::PreVote { .. }
-            | Answer::Leader(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Statements { .. }
-            | Answer::Introduced) => Ok(answer),
+            answer => Ok(answer),
         }
     }
 }

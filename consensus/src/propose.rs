@@ -77,8 +77,7 @@ fn list(names: &[NodeName]) -> String {
 impl ProposeError {
     pub(crate) fn no_quorum(missing: Vec<NodeName>) -> Self {
         let remedy = "Bring enough of them back, or restore their network; reads, DNS and endpoints go on \
-                      meanwhile. A majority that is lost for good cannot be replaced by this version: keep the recovery \
-                      key and every data directory"
+                      meanwhile. If a majority is lost for good: selvedge quorum recover --recovery-key FILE"
             .to_owned();
         Self::NoQuorum { missing, remedy }
     }

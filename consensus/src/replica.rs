@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -15,8 +15,9 @@ use selvedge_fabric::{
     command::{Applied, Command},
     event::EventSink,
     id::NodeName,
-    key::{NodeId, PublicKey},
+    key::{FabricId, NodeId, PublicKey, Signer},
     policy::PolicyState,
+    statement::SignedRecovery,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -28,15 +29,16 @@ use crate::{
     batch,
     core::{Core, Peers},
     election,
-    machine::{Machine, Outlets},
+    machine::{Machine, Outlets, Published},
     network::{Link, Links},
     placer,
     propose::{self, ProposeError},
+    recovery::{fence, lost},
     rpc::Rpc,
     serve,
     statements::Statements,
     status::{self, QuorumStatus},
-    store::{Store, StoreError, log::LogStore, sled_engine::SledEngine},
+    store::{Engine, Store, StoreError, gate::Gate, log::LogStore, sled_engine::SledEngine},
     timers::Timers,
     types::{Member, Proposal},
 };
@@ -62,6 +64,9 @@ pub struct Settings {
     pub me: NodeName,
     /// Its key; it makes the id under which this replica votes.
     pub key: PublicKey,
+    /// The fabric and its recovery key, as far as they are known without a policy: a node that has just
+    /// joined must be able to tell whether a recovery counts.
+    pub anchor: Option<(FabricId, PublicKey)>,
     /// What failure detection says; placement of voters follows it.
     pub liveness: watch::Receiver<Arc<Peers>>,
     /// Times and limits.
@@ -115,9 +120,112 @@ pub enum BootstrapError {
 /// A running replica. Clones share it; [`Replica::shutdown`] ends it.
 #[derive(Clone)]
 pub struct Replica {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What stays the same when a recovery begins another fence epoch.
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) me: NodeName,
+    pub(crate) anchor: Option<(FabricId, PublicKey)>,
+    pub(crate) events: Arc<dyn EventSink>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) signer: OnceLock<Arc<dyn Signer>>,
+    /// Cancelled when the node stops: no epoch begins any more.
+    pub(crate) stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Held while one epoch follows another.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    id: u64,
+    liveness: watch::Receiver<Arc<Peers>>,
+    timers: Timers,
+    seed: u64,
+    rpc: Arc<dyn Rpc>,
+    policy: Published,
+    status: Arc<watch::Sender<Arc<QuorumStatus>>>,
+    shown: mpsc::Sender<SignedRecovery>,
+    generation: RwLock<Option<Generation>>,
+}
+
+/// The replica of one fence epoch.
+#[derive(Clone)]
+pub(crate) struct Generation {
     pub(crate) core: Arc<Core>,
-    status: watch::Receiver<Arc<QuorumStatus>>,
     pub(crate) tasks: TaskTracker,
+    /// Closed when the epoch ends.
+    pub(crate) gate: Gate,
+}
+
+impl Generation {
+    /// Stops all tasks and Raft.
+    pub(crate) async fn end(&self) {
+        self.core.stop.cancel();
+        self.tasks.wait().await;
+        if let Err(error) = self.core.raft.shutdown().await {
+            tracing::error!(%error, "Raft did not stop in order");
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn generation(&self) -> Generation {
+        let generation = self.generation.read().unwrap_or_else(PoisonError::into_inner);
+        generation.clone().expect("set before anybody has the replica")
+    }
+
+    /// The replica of the next epoch takes over.
+    pub(crate) fn replace(&self, generation: Generation) {
+        *self.generation.write().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+        self.attest();
+    }
+}
+
+/// Starts the replica of the epoch that the store is in.
+pub(crate) async fn start_generation(shared: &Arc<Shared>) -> Result<Generation, OpenError> {
+    let gate = Gate::new(Arc::clone(&shared.engine));
+    let store = Store::new(Arc::new(gate.clone()));
+    store.finish_entering()?;
+    store.check_log()?;
+    let (machine, outlets) = Machine::load(store.clone(), Arc::clone(&shared.policy))?;
+    let Outlets { policy, agreed, checkpoints } = outlets;
+    let (epoch, recovery) = (store.epoch()?, store.recovery()?);
+    if epoch > 0 && policy.borrow().params.is_none() {
+        shared.policy.send_replace(Arc::new(fence::last_policy(&shared.dir).unwrap_or_default()));
+    }
+    let link = Link::new(Arc::clone(&shared.rpc), shared.timers, epoch, recovery, shared.shown.clone());
+    let link = Arc::new(link);
+    let (links, log) = (Links(Arc::clone(&link)), LogStore(store.clone()));
+    let config = Arc::new(raft_config(&shared.timers));
+    let raft = Raft::new(shared.id, config, links, log, machine.clone()).await;
+    let raft = raft.map_err(|e| OpenError::Raft { path: shared.dir.clone(), why: e.to_string() })?;
+    let (submissions, waiting) = mpsc::channel(batch::MAX_WAITING);
+    let core = Arc::new(Core {
+        me: shared.me.clone(),
+        id: shared.id,
+        raft,
+        machine,
+        statements: Statements::new(&store, agreed),
+        checkpoints: Mutex::new(Some(checkpoints)),
+        store,
+        link,
+        policy,
+        liveness: shared.liveness.clone(),
+        events: Arc::clone(&shared.events),
+        submissions,
+        left_behind: lost::load(&shared.dir).iter().map(|l| l.entries.len() + l.unlisted).sum(),
+        started: Instant::now(),
+        stop: CancellationToken::new(),
+    });
+    core.introduce_members();
+    shared.status.send_replace(Arc::new(status::of(&core)));
+    let tasks = TaskTracker::new();
+    tasks.spawn(batch::run(Arc::clone(&core), waiting));
+    tasks.spawn(election::run(Arc::clone(&core), shared.seed));
+    tasks.spawn(election::heartbeats(Arc::clone(&core)));
+    tasks.spawn(placer::run(Arc::clone(&core)));
+    tasks.spawn(status::run(Arc::clone(&core), Arc::clone(&shared.status)));
+    tasks.close();
+    Ok(Generation { core, tasks, gate })
 }
 
 impl Replica {
@@ -131,54 +239,51 @@ impl Replica {
     pub async fn open_over(settings: Settings, rpc: Arc<dyn Rpc>) -> Result<Self, OpenError> {
         let (dir, id, me) = (settings.dir.clone(), settings.key.node_id(), settings.me.clone());
         // Opening reads the whole database: not on the runtime's threads.
-        let open = move || open_unlocked(&dir, id, &me).map(|engine| Store::new(Arc::new(engine)));
+        let open = move || open_unlocked(&dir, id, &me);
         match tokio::task::spawn_blocking(open).await {
-            Ok(store) => Self::start(settings, store?, rpc).await,
+            Ok(engine) => Self::start(settings, Arc::new(engine?), rpc).await,
             Err(_) => Err(OpenError::Interrupted),
         }
     }
 
-    /// Starts a replica on an open store.
+    /// Starts a replica on an open engine.
     pub(crate) async fn start(
         settings: Settings,
-        store: Store,
+        engine: Arc<dyn Engine>,
         rpc: Arc<dyn Rpc>,
     ) -> Result<Self, OpenError> {
-        let Settings { dir, me, key, liveness, timers, events, seed } = settings;
-        store.check_log()?;
-        let (machine, Outlets { policy, agreed, checkpoints }) = Machine::load(store.clone())?;
-        let id = key.node_id().0;
-        let link = Arc::new(Link::new(rpc, timers, store.epoch()?));
-        let (links, log) = (Links(Arc::clone(&link)), LogStore(store.clone()));
-        let raft = Raft::new(id, Arc::new(raft_config(&timers)), links, log, machine).await;
-        let raft = raft.map_err(|e| OpenError::Raft { path: dir, why: e.to_string() })?;
-        let (submissions, waiting) = mpsc::channel(batch::MAX_WAITING);
-        let (started, stop) = (Instant::now(), CancellationToken::new());
-        let core = Arc::new(Core {
+        let Settings { dir, me, key, anchor, liveness, timers, events, seed } = settings;
+        let (shown, incoming) = mpsc::channel(1);
+        let shared = Arc::new(Shared {
+            dir,
             me,
-            id,
-            raft,
-            statements: Statements::new(&store, agreed),
-            checkpoints: Mutex::new(Some(checkpoints)),
-            store,
-            link,
-            policy,
-            liveness,
+            anchor,
             events,
-            submissions,
-            started,
-            stop,
+            engine,
+            signer: OnceLock::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            changing: tokio::sync::Mutex::default(),
+            id: key.node_id().0,
+            liveness,
+            timers,
+            seed,
+            rpc,
+            policy: Arc::default(),
+            status: Arc::default(),
+            shown,
+            generation: RwLock::default(),
         });
-        core.introduce_members();
-        let (publish, status) = watch::channel(Arc::new(status::of(&core)));
-        let tasks = TaskTracker::new();
-        tasks.spawn(batch::run(Arc::clone(&core), waiting));
-        tasks.spawn(election::run(Arc::clone(&core), seed));
-        tasks.spawn(election::heartbeats(Arc::clone(&core)));
-        tasks.spawn(placer::run(Arc::clone(&core)));
-        tasks.spawn(status::run(Arc::clone(&core), publish));
-        tasks.close();
-        Ok(Self { core, status, tasks })
+        let generation = start_generation(&shared).await?;
+        shared.replace(generation);
+        shared.tasks.spawn(fence::run(Arc::downgrade(&shared), incoming, shared.stop.clone()));
+        shared.tasks.close();
+        Ok(Self { shared })
+    }
+
+    /// The replica of the present fence epoch.
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.shared.generation().core
     }
 
     /// Makes this replica the first voter of a new fabric and commits its first command.
@@ -189,16 +294,17 @@ impl Replica {
         if !matches!(init.command, Command::Init { .. }) {
             return Err(BootstrapError::NotInit);
         }
-        let addrs = self.core.link.rpc.addresses(&self.core.me);
-        let member = Member { name: self.core.me.clone(), addrs };
-        match self.core.raft.initialize(BTreeMap::from([(self.core.id, member)])).await {
+        let core = self.core();
+        let addrs = core.link.rpc.addresses(&core.me);
+        let member = Member { name: core.me.clone(), addrs };
+        match core.raft.initialize(BTreeMap::from([(core.id, member)])).await {
             Ok(()) => {}
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
                 return Err(BootstrapError::AlreadyInitialized);
             }
             Err(error) => return Err(BootstrapError::Raft(error.to_string())),
         }
-        let elected = self.core.raft.wait(Some(BOOTSTRAP)).current_leader(self.core.id, "bootstrap").await;
+        let elected = core.raft.wait(Some(BOOTSTRAP)).current_leader(core.id, "bootstrap").await;
         elected.map_err(|e| BootstrapError::Raft(e.to_string()))?;
         Ok(self.propose(init, BOOTSTRAP).await?)
     }
@@ -206,7 +312,7 @@ impl Replica {
     /// The policy as this replica has applied it. There at once after opening, from disk.
     #[must_use]
     pub fn policy(&self) -> watch::Receiver<Arc<PolicyState>> {
-        self.core.policy.clone()
+        self.shared.policy.subscribe()
     }
 
     /// Has a command committed and applied, wherever the leader is. The local [`Self::policy`] may show
@@ -215,7 +321,7 @@ impl Replica {
     /// # Errors
     /// [`ProposeError`]; all but [`ProposeError::OutcomeUnknown`] mean that nothing was changed.
     pub async fn propose(&self, proposal: Proposal, timeout: Duration) -> Result<Applied, ProposeError> {
-        propose::propose(&self.core, proposal, timeout).await
+        propose::propose(&self.core(), proposal, timeout).await
     }
 
     /// Waits until [`Self::policy`] is at least as new as every write that was acknowledged anywhere
@@ -224,20 +330,20 @@ impl Replica {
     /// # Errors
     /// [`ProposeError::NoQuorum`] when no leader with a quorum answers in time.
     pub async fn barrier(&self, timeout: Duration) -> Result<Revision, ProposeError> {
-        propose::barrier(&self.core, timeout).await
+        propose::barrier(&self.core(), timeout).await
     }
 
     /// Tells the other voters where the processor `name` is, which was just admitted through this one. The
     /// leader must know, because a newcomer has no policy to be known by before it is brought one. A voter
     /// that does not hear it in time is left out; voters that know better keep what they know.
     pub async fn introduce(&self, name: &NodeName, addrs: &[SocketAddr]) {
-        propose::introduce(&self.core, name, addrs).await;
+        propose::introduce(&self.core(), name, addrs).await;
     }
 
     /// Leader, voters and what their placement survives, as this replica sees it.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Arc<QuorumStatus>> {
-        self.status.clone()
+        self.shared.status.subscribe()
     }
 
     /// Answers one request of the replica `name`, whose key its certificate proved.
@@ -245,18 +351,19 @@ impl Replica {
     /// # Errors
     /// When the message cannot be read.
     pub async fn serve(&self, name: &NodeName, key: &PublicKey, body: &[u8]) -> Result<Bytes, String> {
-        let answer = serve::serve(&self.core, key.node_id().0, name, body).await;
+        let answer = serve::serve(&self.shared, key.node_id().0, name, body).await;
         answer.map(Bytes::from).map_err(|e| e.to_string())
     }
 
     /// Stops all tasks and Raft, and syncs what is left to write.
     pub async fn shutdown(&self) {
-        self.core.stop.cancel();
-        self.tasks.wait().await;
-        if let Err(error) = self.core.raft.shutdown().await {
-            tracing::error!(%error, "Raft did not stop in order");
-        }
-        if let Err(error) = self.core.store.sync_in_background().await {
+        self.shared.stop.cancel();
+        // An epoch that is being entered is entered first; it takes a few syncs.
+        self.shared.tasks.wait().await;
+        let _not_amid_a_recovery = self.shared.changing.lock().await;
+        let generation = self.shared.generation();
+        generation.end().await;
+        if let Err(error) = generation.core.store.sync_in_background().await {
             tracing::error!(%error, "the store could not be synced");
         }
     }

@@ -14,7 +14,10 @@ use crate::{
     batch,
     contacts::LeaderWord,
     core::Core,
-    propose, rules,
+    propose,
+    recovery::lead,
+    replica::Shared,
+    rules,
     wire::{self, Answer, Ask, Proposed, Request, WireError},
 };
 
@@ -25,13 +28,17 @@ const MAX_INTRODUCED: usize = 8;
 
 /// Answers one encoded request of the node `from`, whose id its certificate proved.
 pub(crate) async fn serve(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     from: u64,
     name: &NodeName,
     body: &[u8],
 ) -> Result<Vec<u8>, WireError> {
     let request: Request = wire::decode(body)?;
-    wire::encode(&answer(core, from, name, request).await)
+    let core = shared.generation().core;
+    if request.ask.crosses_epochs() {
+        return wire::encode(&lead::answer(shared, &core, request.ask).await);
+    }
+    wire::encode(&answer(&core, from, name, request).await)
 }
 
 async fn answer(core: &Arc<Core>, from: u64, name: &NodeName, request: Request) -> Answer {
@@ -43,7 +50,8 @@ async fn answer(core: &Arc<Core>, from: u64, name: &NodeName, request: Request) 
             request.epoch
         );
         core.events.emit(Severity::Security, "raft-fenced", name.as_str(), message);
-        return Answer::Fenced { epoch };
+        let signed = core.link.recovery.as_deref().filter(|_| request.epoch < epoch);
+        return Answer::Fenced { epoch, signed: signed.cloned().map(Box::new) };
     }
     if let Some(why) = core.stopped() {
         return Answer::Stopped { why };
@@ -76,7 +84,11 @@ fn spoken_as_leader(ask: &Ask) -> Option<Vote<u64>> {
         | Ask::Propose { .. }
         | Ask::ReadIndex { .. }
         | Ask::Statements { .. }
-        | Ask::Introduce { .. } => None,
+        | Ask::Introduce { .. }
+        | Ask::Position
+        | Ask::Base { .. }
+        | Ask::Recover { .. }
+        | Ask::Lost => None,
     }
 }
 
@@ -118,6 +130,9 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
                 core.link.rpc.suggest(&name, &addrs[..addrs.len().min(MAX_INTRODUCED)]);
             }
             Ok(Answer::Introduced)
+        }
+        Ask::Position | Ask::Base { .. } | Ask::Recover { .. } | Ask::Lost => {
+            Ok(Answer::Stopped { why: "this is asked across epochs".to_owned() })
         }
     }
 }

@@ -7,10 +7,11 @@ use std::{
 };
 
 use selvedge_fabric::{
-    Epoch,
+    Epoch, UnixMs,
     event::Severity,
     id::{NodeName, ZoneName},
     key::NodeId,
+    statement::SignedRecovery,
     view::Liveness,
 };
 use serde::Serialize;
@@ -27,6 +28,29 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Pause after each look, however often the metrics change: a busy leader changes them with every entry.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A majority is lost when there was no quorum for so long: an election, or a start, takes less.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+
+/// A majority of the voters that is not heard of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LostMajority {
+    /// Since when there is no quorum here, in milliseconds since 1970, by this node's clock.
+    pub since_ms: UnixMs,
+    /// The voters that are not heard of.
+    pub missing: Vec<Silent>,
+    /// How many voters there are.
+    pub voters: usize,
+}
+
+/// A voter that is not heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Silent {
+    /// Its name.
+    pub name: NodeName,
+    /// When this replica last heard it, in milliseconds since 1970; none when it never did since its start.
+    pub heard_ms: Option<UnixMs>,
+}
 
 /// A snapshot of the quorum as one replica sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -56,6 +80,14 @@ pub struct QuorumStatus {
     pub quorum: bool,
     /// How many milliseconds ago the leader was last heard here; for a leader, its quorum.
     pub staleness_ms: u64,
+    /// The policy shown is that of an epoch before: none of the present one has arrived yet.
+    pub outdated: bool,
+    /// What began the present epoch, if a recovery did.
+    pub recovery: Option<Arc<SignedRecovery>>,
+    /// How many changes recoveries have left behind on this node.
+    pub left_behind: usize,
+    /// There is no quorum, because so many voters are not heard of that there can be none.
+    pub lost: Option<LostMajority>,
 }
 
 /// A member of the quorum.
@@ -117,7 +149,49 @@ pub(crate) fn of(core: &Core) -> QuorumStatus {
         fence_epoch: core.link.epoch(),
         quorum,
         staleness_ms: crate::wire::millis(silence),
+        outdated: core.link.epoch() > 0 && core.machine.now().last.is_none(),
+        recovery: core.link.recovery.clone(),
+        left_behind: core.left_behind,
+        lost: if quorum { None } else { lost_majority(core) },
     }
+}
+
+/// The voters that are not heard of, when there are too many of them for a quorum. One that failure detection
+/// takes for alive, and Raft does not hear, counts as lost only when Raft should have heard it: a learner
+/// hears nobody but the leader.
+fn lost_majority(core: &Core) -> Option<LostMajority> {
+    if core.leader_silence() < LOST_AFTER {
+        return None;
+    }
+    let voters = core.voters();
+    let votes = voters.contains_key(&core.id);
+    let patience = core.link.timers().election_max();
+    let now_ms = crate::batch::now_ms();
+    let missing = voters.iter().filter(|(id, _)| **id != core.id).filter_map(|(id, member)| {
+        let silence = core.link.contacts.silence(*id);
+        let silent = silence.is_none_or(|s| s > patience) && (votes || !core.lives(*id));
+        let heard_ms = silence.map(|s| now_ms.saturating_sub(crate::wire::millis(s)));
+        silent.then(|| Silent { name: member.name.clone(), heard_ms })
+    });
+    let missing: Vec<_> = missing.collect();
+    let since_ms = now_ms.saturating_sub(crate::wire::millis(core.leader_silence()));
+    let lost = missing.len() * 2 >= voters.len() && !voters.is_empty();
+    lost.then_some(LostMajority { since_ms, missing, voters: voters.len() })
+}
+
+/// Times that are computed anew each look differ by a few milliseconds: what was said first stays, as long as
+/// the same voters are missing.
+fn steady(before: &QuorumStatus, mut now: QuorumStatus) -> QuorumStatus {
+    let names = |lost: &LostMajority| lost.missing.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+    if let (Some(was), Some(is)) = (&before.lost, &mut now.lost)
+        && before.fence_epoch == now.fence_epoch
+    {
+        if names(was) == names(is) {
+            *is = was.clone();
+        }
+        is.since_ms = was.since_ms;
+    }
+    now
 }
 
 impl Core {
@@ -136,7 +210,7 @@ impl Core {
 }
 
 /// Publishes the status and tells of changes of the leader, until the replica ends.
-pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus>>) {
+pub(crate) async fn run(core: Arc<Core>, publish: Arc<watch::Sender<Arc<QuorumStatus>>>) {
     let mut metrics = core.raft.metrics();
     let (mut was_stopped, mut told_stopped, mut told_lost) = (false, false, false);
     loop {
@@ -145,8 +219,8 @@ pub(crate) async fn run(core: Arc<Core>, publish: watch::Sender<Arc<QuorumStatus
             () = tokio::time::sleep(INTERVAL) => {}
             changed = metrics.changed(), if !was_stopped => was_stopped = changed.is_err(),
         }
-        let now = of(&core);
         let before = Arc::clone(&publish.borrow());
+        let now = steady(&before, of(&core));
         tell(&core, &before, &now, &mut told_lost);
         if let Some(why) = core.stopped().filter(|_| !told_stopped && !core.stop.is_cancelled()) {
             told_stopped = true;

@@ -36,7 +36,7 @@ pub(crate) fn name() -> NodeName {
 pub(crate) fn settings(dir: &Path) -> Settings {
     let (_, liveness) = watch::channel(Arc::new(Peers::new()));
     let (dir, timers, events) = (dir.to_owned(), Timers::default(), Arc::new(Silent));
-    Settings { dir, me: name(), key: key(), liveness, timers, events, seed: 1 }
+    Settings { dir, me: name(), key: key(), anchor: None, liveness, timers, events, seed: 1 }
 }
 
 struct Silent;

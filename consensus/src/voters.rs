@@ -57,6 +57,11 @@ impl VoterHistory {
         self.sets.push_back(VoterSet { epoch, sequence, voters });
     }
 
+    /// Starts anew with the voters of a recovery: nobody can sign what led to them but the recovery key.
+    pub(crate) fn recovered(set: VoterSet) -> Self {
+        Self { sets: VecDeque::from([set]), pending: None }
+    }
+
     /// The present set; none before the first command.
     pub(crate) fn present(&self) -> Option<&VoterSet> {
         self.sets.back()

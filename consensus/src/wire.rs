@@ -16,11 +16,14 @@ use openraft::{
 use selvedge_fabric::{
     Epoch, Revision,
     id::NodeName,
-    statement::{Statement, Succession},
+    statement::{Recovery, SignedRecovery, Statement, Succession},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::types::{LogIndex, Outcome, TypeConfig};
+use crate::{
+    recovery::plan::Position,
+    types::{LogIndex, Outcome, TypeConfig},
+};
 
 /// Version of these messages.
 const VERSION: u8 = 1;
@@ -80,6 +83,26 @@ pub(crate) enum Ask {
         name: NodeName,
         addrs: Vec<SocketAddr>,
     },
+    /// How far are you? Answered under any epoch, as all that follow.
+    Position,
+    /// The state that this recovery is based on, if you have it.
+    Base {
+        recovery: Recovery,
+    },
+    /// Enter this epoch; here is the state to begin with, if it is given.
+    Recover {
+        signed: Box<SignedRecovery>,
+        image: Option<Vec<u8>>,
+    },
+    /// What did recoveries leave behind at yours?
+    Lost,
+}
+
+impl Ask {
+    /// Whether it has to do with recovery, and so is asked across fence epochs.
+    pub(crate) const fn crosses_epochs(&self) -> bool {
+        matches!(self, Self::Position | Self::Base { .. } | Self::Recover { .. } | Self::Lost)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,15 +120,28 @@ pub(crate) enum Answer {
         statements: Vec<Statement>,
         links: Vec<Succession>,
     },
-    /// The sender's fence epoch is not mine.
+    /// The sender's fence epoch is not mine; if mine is the higher one, this began it.
     Fenced {
         epoch: Epoch,
+        signed: Option<Box<SignedRecovery>>,
     },
     /// This replica has stopped, for instance because its disk failed.
     Stopped {
         why: String,
     },
     Introduced,
+    Position(Position),
+    Base {
+        image: Option<Vec<u8>>,
+    },
+    /// The epoch was entered, or why it was not.
+    Recovered {
+        refusal: Option<String>,
+    },
+    /// [`crate::recovery::Lost`], as a JSON list.
+    Lost {
+        json: Vec<u8>,
+    },
 }
 
 /// Who leads, as far as the one asked knows.

@@ -53,8 +53,8 @@ pub struct Options {
     pub node_key_seed: [u8; 32],
     /// The fabric.
     pub fabric: FabricId,
-    /// Its fence epoch.
-    pub epoch: Epoch,
+    /// Its fence epoch, as far as this node knows: it rises when a recovery is believed.
+    pub epoch: watch::Receiver<Epoch>,
     /// Where gossip listens, UDP.
     pub gossip_listen: SocketAddr,
     /// The node's QUIC endpoint, for failure detection.

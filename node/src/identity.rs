@@ -122,6 +122,10 @@ pub struct Identity {
     /// verifies who follows them. None on the first node of a fabric.
     #[serde(default)]
     pub voters: Option<VoterSet>,
+    /// Public half of the fabric's recovery key: a node that has no policy yet must be able to tell whether a
+    /// recovery counts. None on nodes that joined by a version that did not keep it.
+    #[serde(default)]
+    pub recovery_key: Option<PublicKey>,
     /// The node's name.
     pub node: NodeName,
     /// What it does.

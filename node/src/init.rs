@@ -180,6 +180,7 @@ fn identity(options: &InitOptions, params: &FabricParams, node_cert: Vec<u8>) ->
         fabric_id: params.id,
         epoch: 0,
         voters: None,
+        recovery_key: Some(params.recovery_key),
         node: options.node.clone(),
         role: Role::Processor,
         zone: options.zone.clone(),

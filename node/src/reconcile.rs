@@ -131,7 +131,10 @@ pub async fn run(
         let started = Instant::now();
         let plan = planner.plan();
         let wait = until(plan.next_deadline_ms);
-        let epoch = planner.quorum.borrow().fence_epoch;
+        let (epoch, outdated) = {
+            let quorum = planner.quorum.borrow();
+            (quorum.fence_epoch, quorum.outdated)
+        };
         let enforced = Enforced { epoch, revision: plan.revision, hash: plan.hash };
         let plan = Arc::new(plan);
         out.send_replace(plan.clone());
@@ -140,7 +143,7 @@ pub async fn run(
             events.emit(Severity::Warning, "not-enforced", "dataplane", error.to_string());
         }
         // Announced only now: the revision is enforced when no packet is judged by an earlier one.
-        if applied.is_ok() && announced != Some(enforced) && enforced.revision > 0 {
+        if applied.is_ok() && announced != Some(enforced) && enforced.revision > 0 && !outdated {
             membership.announce(Body::Enforced(enforced));
             announced = Some(enforced);
         }

@@ -8,9 +8,8 @@ use anyhow::{Context, Result, bail};
 fn program(what: &str) -> Option<&'static [&'static str]> {
     match what {
         "sim" | "mutants" | "spread" => Some(&["--profile", "soak", "-p", "selvedge-sim"]),
-        "kill9" | "cloud-loss" | "histories" | "voter-returns" | "leader-loss" | "node-loss" | "pauses" => {
-            Some(&["-p", "selvedge-chaos-tests", "--bin", "soak"])
-        }
+        "kill9" | "cloud-loss" | "histories" | "voter-returns" | "leader-loss" | "node-loss" | "pauses"
+        | "recover" => Some(&["-p", "selvedge-chaos-tests", "--bin", "soak"]),
         _ => None,
     }
 }

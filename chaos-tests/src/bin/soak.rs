@@ -7,7 +7,7 @@ use clap::Parser;
 use selvedge_chaos_tests::{
     histories,
     lab::kernel::{Own, with_own},
-    scenario::{beside, cloud_loss, kill9, pauses},
+    scenario::{beside, cloud_loss, kill9, pauses, recover},
 };
 
 /// Long drills on a fabric of real processes.
@@ -77,6 +77,15 @@ enum Soak {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Cut one cloud off from a majority that lives, recover it, and heal the cut; needs root
+    Recover {
+        /// How many times
+        #[arg(long, default_value_t = 20)]
+        count: u32,
+        /// Decides which cloud is cut off
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -118,6 +127,17 @@ fn main() -> anyhow::Result<()> {
         Soak::Pauses { minutes, seed } => {
             let outcome = pauses::run(Duration::from_secs(60 * minutes), seed)?;
             println!("{outcome:?}; no living node was declared dead");
+        }
+        Soak::Recover { count, seed } => {
+            let ran = with_own(Own::Host, || {
+                let outcome = recover::run(count, seed)?;
+                println!("named:     {}", outcome.named);
+                println!("recovered: {}", outcome.recovered);
+                println!("whole:     {}", outcome.whole);
+                println!("kept {}, left behind and listed {}", outcome.kept, outcome.left_behind);
+                Ok(())
+            })?;
+            ensure!(ran, "recover needs root: it makes network namespaces");
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ pub mod beside;
 pub mod cloud_loss;
 pub mod kill9;
 pub mod pauses;
+pub mod recover;
 
 use std::{fmt, time::Duration};
 

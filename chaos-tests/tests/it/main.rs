@@ -22,6 +22,7 @@ mod one_host;
 mod overlay;
 mod playground;
 mod process_tree;
+mod recovery;
 mod reroute;
 mod revocation;
 mod rogue;

@@ -22,6 +22,7 @@ mod node_run;
 mod observe;
 mod quorum;
 mod reach;
+mod recover;
 mod resolve;
 mod routes;
 mod run;

@@ -1,9 +1,12 @@
-//! `quorum status`.
+//! `quorum status`, and `quorum lost`.
 
 use clap::Subcommand;
-use selvedge_node::api::types::{QuorumReport, Replica};
+use selvedge_node::api::types::{LostChange, QuorumReport, Replica};
 
-use super::DONE;
+use super::{
+    DONE,
+    recover::{self, RecoverArgs},
+};
 use crate::{
     args::Global,
     client::Ask,
@@ -15,7 +18,7 @@ use crate::{
     },
 };
 
-/// Leader, voters, and what their placement survives.
+/// The quorum: who votes, and what to do when a majority is lost.
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuorumCommand {
     /// Leader, voters, and what their placement survives
@@ -23,10 +26,44 @@ pub(crate) enum QuorumCommand {
   selvedge quorum status
   selvedge quorum status -o json | jq .survives")]
     Status,
+    /// Go on without a majority that is lost for good, under a new fence epoch
+    Recover(RecoverArgs),
+    /// Changes that a recovery left behind, on all processors that answer
+    #[command(after_help = "Example:
+  selvedge quorum lost -o json | jq '.[] | select(.committed)'")]
+    Lost,
 }
 
 pub(crate) async fn run(global: &Global, command: QuorumCommand) -> Outcome {
-    let QuorumCommand::Status = command;
+    match command {
+        QuorumCommand::Status => status(global).await,
+        QuorumCommand::Recover(args) => recover::run(global, args).await,
+        QuorumCommand::Lost => lost(global).await,
+    }
+}
+
+async fn lost(global: &Global) -> Outcome {
+    let changes: Vec<LostChange> = global.client()?.ask(Ask::get("/v1/quorum/lost")).await?;
+    global.printer().show(&changes, |look| {
+        let columns = [">EPOCH", ">REVISION", "TIME", "WHO", "WHAT", "COMMITTED", "ON"];
+        let mut rows = Table::new(look, &columns);
+        for change in &changes {
+            rows.row([
+                change.ended_epoch.to_string().into(),
+                Cell::maybe(change.revision.map(|r| r.to_string())),
+                change.time.as_str().into(),
+                change.actor.as_str().into(),
+                change.summary.as_str().into(),
+                if change.committed { "yes" } else { "no" }.into(),
+                change.nodes.join(", ").into(),
+            ]);
+        }
+        rows.or("nothing was left behind by a recovery")
+    })?;
+    DONE
+}
+
+async fn status(global: &Global) -> Outcome {
     let report: QuorumReport = global.client()?.ask(Ask::get("/v1/quorum")).await?;
     global.printer().show(&report, |look| text(&report, look))?;
     DONE
@@ -51,6 +88,7 @@ fn text(report: &QuorumReport, look: Look) -> String {
         report.fence_epoch,
         report.last_index,
     ));
+    text.push_str(&troubles(report, look));
     if let Some(warning) = &report.warning {
         text.push_str(&format!("warning   {}\n", paint(warning, Tone::Warn)));
     }
@@ -67,6 +105,44 @@ fn text(report: &QuorumReport, look: Look) -> String {
     add(&report.learners, "learner");
     text.push('\n');
     text.push_str(&rows.or("no replica"));
+    text
+}
+
+/// A lost majority, and what recoveries left.
+fn troubles(report: &QuorumReport, look: Look) -> String {
+    let mut text = String::new();
+    if let Some(lost) = &report.lost_majority {
+        let silent: Vec<_> = lost
+            .missing
+            .iter()
+            .map(|m| match &m.heard {
+                Some(heard) => format!("{} (last heard {heard})", m.name),
+                None => format!("{} (never heard)", m.name),
+            })
+            .collect();
+        let head =
+            format!("{} of {} voters, without a majority since {}", silent.len(), lost.voters, lost.since);
+        text.push_str(&format!(
+            "lost      {}\n          not heard by {}: {}\n          {}\nremedy    {}\n",
+            paint(&head, Tone::Bad, look.colour),
+            lost.seen_by,
+            silent.join(", "),
+            lost.works,
+            lost.remedy
+        ));
+    }
+    if let Some(recovery) = &report.recovery {
+        text.push_str(&format!(
+            "recovered {} by the recovery key, from revision {}\n",
+            recovery.at, recovery.base_revision
+        ));
+    }
+    if report.lost_entries > 0 {
+        text.push_str(&format!(
+            "left      {} changes of this node did not survive a recovery: selvedge quorum lost\n",
+            report.lost_entries
+        ));
+    }
     text
 }
 

@@ -36,8 +36,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// As tests like it.
-    #[cfg(test)]
+    /// No colours, no more columns.
     pub(crate) const PLAIN: Self = Self { wide: false, colour: false };
 }
 

@@ -58,7 +58,7 @@ fn write(n: u8) -> Proposal {
 async fn ask(replica: &Replica, from: u64, epoch: u64, ask: Ask) -> Answer {
     let body = wire::encode(&Request { epoch, rtt_us: 0, quorum: false, ask }).expect("encodes");
     let peer = NodeName::new("p2").expect("a name");
-    let answer = serve(&replica.core, from, &peer, &body).await.expect("a message");
+    let answer = serve(&replica.shared, from, &peer, &body).await.expect("a message");
     wire::decode(&answer).expect("decodes")
 }
 
@@ -72,7 +72,7 @@ async fn another_fence_epoch_is_refused_and_the_epoch_survives_a_restart() {
     assert_eq!(replica.status().borrow().fence_epoch, 3);
     for foreign in [0, 2, 4] {
         let answer = ask(&replica, 5, foreign, Ask::Leader).await;
-        assert!(matches!(answer, Answer::Fenced { epoch: 3 }), "{answer:?}");
+        assert!(matches!(answer, Answer::Fenced { epoch: 3, .. }), "{answer:?}");
     }
     assert!(matches!(ask(&replica, 5, 3, Ask::Leader).await, Answer::Leader(_)));
     replica.shutdown().await;
@@ -99,8 +99,8 @@ async fn a_full_disk_ends_acknowledgements_and_loses_none() {
     let dir = TempDir::new().expect("a directory");
     let full = Arc::new(AtomicBool::new(false));
     let inner = SledEngine::open(dir.path(), key().node_id(), &name()).expect("opens");
-    let store = Store::new(Arc::new(FillingDisk { inner, full: Arc::clone(&full) }));
-    let replica = Replica::start(settings(dir.path()), store, Arc::new(Nobody)).await.expect("starts");
+    let engine = Arc::new(FillingDisk { inner, full: Arc::clone(&full) });
+    let replica = Replica::start(settings(dir.path()), engine, Arc::new(Nobody)).await.expect("starts");
     replica.bootstrap(init()).await.expect("a fabric");
     replica.propose(write(1), Duration::from_secs(20)).await.expect("written");
 

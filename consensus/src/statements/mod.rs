@@ -23,7 +23,7 @@ use std::{
 };
 
 use selvedge_fabric::{
-    Revision,
+    Epoch, Revision,
     key::Signer,
     statement::{
         Bundle, Claim, MAX_BUNDLE_BYTES, MAX_SUCCESSIONS, Signatures, Statement, Succession, VoterSet,
@@ -36,7 +36,11 @@ use tokio::{
 
 pub(crate) use self::book::Agreed;
 use self::book::Book;
-use crate::{core::Core, replica::Replica, store::Store};
+use crate::{
+    core::Core,
+    replica::{Generation, Replica, Shared},
+    store::Store,
+};
 
 /// Checkpoints that wait to be signed; more are skipped, the next one comes soon.
 pub(crate) const MAX_WAITING_CHECKPOINTS: usize = 8;
@@ -62,6 +66,14 @@ pub enum NoBundle {
         "the voters of set {0} cannot be linked to the present ones here: ask another processor, or join again"
     )]
     NoChain(u64),
+    /// Who asks is further than this replica.
+    #[error("this processor is at fence epoch {present} and was left out of a recovery: ask one at {asked}")]
+    Fenced {
+        /// The epoch of who asks.
+        asked: Epoch,
+        /// The epoch of this replica.
+        present: Epoch,
+    },
     /// It does not fit into one answer.
     #[error(
         "the policy has {0} bytes with its proof, which is more than the {MAX_BUNDLE_BYTES} that nodes take"
@@ -142,7 +154,7 @@ impl Statements {
             (links <= MAX_SUCCESSIONS as u64).then(|| self.book().chain(&history, known, proven.sequence));
         let chain = chain.flatten().ok_or(NoBundle::NoChain(known))?;
         let (claim, signatures, policy) = (proven.claim, proven.signatures.clone(), proven.policy.clone());
-        let bundle = Bundle { claim, signatures, chain, policy };
+        let bundle = Bundle { claim, signatures, chain, policy, recovery: None };
         match bundle.encode().len() {
             bytes if bytes > MAX_BUNDLE_BYTES => Err(NoBundle::TooLarge(bytes)),
             _ => Ok(bundle),
@@ -150,59 +162,89 @@ impl Statements {
     }
 }
 
+impl Shared {
+    /// Starts what signs and gathers for the present epoch, once there is a signer.
+    pub(crate) fn attest(&self) {
+        let Some(signer) = self.signer.get() else { return };
+        let Generation { core, tasks, .. } = self.generation();
+        let Some(checkpoints) = core.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        tasks.spawn(sign::run(Arc::clone(&core), Arc::clone(signer), checkpoints));
+        tasks.spawn(gather::run(Arc::clone(&core)));
+        tasks.spawn(gather::run_links(core));
+    }
+}
+
 impl Replica {
     /// Signs what this replica agrees to, when it is a voter, and gathers the signatures of others, so
     /// that [`Self::bundle`] has something to give. Called once.
     pub fn attest(&self, signer: Arc<dyn Signer>) {
-        let Some(checkpoints) = self.core.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take()
-        else {
-            return;
-        };
-        let core = || Arc::clone(&self.core);
-        self.tasks.spawn(sign::run(core(), signer, checkpoints));
-        self.tasks.spawn(gather::run(core()));
-        self.tasks.spawn(gather::run_links(core()));
+        // Said once, by whoever opens the replica; it holds for every fence epoch.
+        let _ = self.shared.signer.set(signer);
+        self.shared.attest();
     }
 
     /// The present voters; none before the first command.
     #[must_use]
     pub fn voters(&self) -> Option<VoterSet> {
-        self.core.statements.agreed.borrow().voters.present().cloned()
+        self.core().statements.agreed.borrow().voters.present().cloned()
     }
 
     /// The newest policy with its proof, for a node that has revision `have` and trusts voter set
-    /// `known`. Waits for at most `patience` for one that is newer in either; `None` when there is none.
+    /// `known` under fence epoch `epoch`. Waits for at most `patience` for one that is newer in any; `None`
+    /// when there is none.
     ///
     /// # Errors
     /// Why there is no proof now.
     pub async fn bundle(
         &self,
+        epoch: Epoch,
         have: Revision,
         known: u64,
         patience: Duration,
     ) -> Result<Option<Bundle>, NoBundle> {
-        let statements = &self.core.statements;
-        let mut proven = statements.proven.subscribe();
-        statements.demand();
-        let newer = |proven: &Option<Arc<Proven>>| {
-            let news = |p: &Arc<Proven>| p.claim.revision > have || p.sequence > known;
-            proven.as_ref().is_some_and(|p| news(p) && p.claim.revision >= have && p.sequence >= known)
+        let core = self.core();
+        let present = core.link.epoch();
+        // Whoever is of an epoch before follows from the recovery: its own revision and voters ended with it.
+        let (have, known, recovery) = match core.link.recovery.as_deref().filter(|_| epoch < present) {
+            Some(signed) => (0, signed.recovery.voters.sequence, Some(signed.clone())),
+            None if epoch == present => (have, known, None),
+            None => return Err(NoBundle::Fenced { asked: epoch, present }),
         };
-        let deadline = Instant::now() + patience;
-        loop {
-            let found = tokio::time::timeout_at(deadline, proven.wait_for(newer)).await;
-            let found = found.ok().and_then(Result::ok).and_then(|proven| proven.clone());
-            let Some(found) = found else { break };
-            match statements.bundle(&found, known) {
-                // Voters changed a moment ago and their predecessors are being asked to sign that.
-                Err(NoBundle::NoChain(_)) if Instant::now() + CHAIN_POLL < deadline => {
-                    tokio::time::sleep(CHAIN_POLL).await;
-                }
-                outcome => return outcome.map(Some),
-            }
-        }
-        if self.policy().borrow().revision > have { Err(NoBundle::NoMajority) } else { Ok(None) }
+        let found = newest_bundle(&core, have, known, patience).await?;
+        Ok(found.map(|bundle| Bundle { recovery: recovery.map(Box::new), ..bundle }))
     }
+}
+
+/// The newest proven policy, and the voters from set `known` on.
+async fn newest_bundle(
+    core: &Core,
+    have: Revision,
+    known: u64,
+    patience: Duration,
+) -> Result<Option<Bundle>, NoBundle> {
+    let statements = &core.statements;
+    let mut proven = statements.proven.subscribe();
+    statements.demand();
+    let newer = |proven: &Option<Arc<Proven>>| {
+        let news = |p: &Arc<Proven>| p.claim.revision > have || p.sequence > known;
+        proven.as_ref().is_some_and(|p| news(p) && p.claim.revision >= have && p.sequence >= known)
+    };
+    let deadline = Instant::now() + patience;
+    loop {
+        let found = tokio::time::timeout_at(deadline, proven.wait_for(newer)).await;
+        let found = found.ok().and_then(Result::ok).and_then(|proven| proven.clone());
+        let Some(found) = found else { break };
+        match statements.bundle(&found, known) {
+            // Voters changed a moment ago and their predecessors are being asked to sign that.
+            Err(NoBundle::NoChain(_)) if Instant::now() + CHAIN_POLL < deadline => {
+                tokio::time::sleep(CHAIN_POLL).await;
+            }
+            outcome => return outcome.map(Some),
+        }
+    }
+    if core.policy.borrow().revision > have { Err(NoBundle::NoMajority) } else { Ok(None) }
 }
 
 /// Where the checkpoints of the state machine arrive, until [`Replica::attest`] takes them.

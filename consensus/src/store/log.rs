@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// The index after the newest entry.
-    fn log_end(&self) -> Result<u64, StoreError> {
+    pub(crate) fn log_end(&self) -> Result<u64, StoreError> {
         let last = self.engine.last_key(Table::Log)?;
         Ok(last.and_then(|key| parts::number_of(&key)).map_or(0, |index| index + 1))
     }
@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// Removes entries with `from <= index < to`.
-    fn remove_entries(&self, from: u64, to: u64) -> Result<(), StoreError> {
+    pub(super) fn remove_entries(&self, from: u64, to: u64) -> Result<(), StoreError> {
         let keys = self.engine.keys(Table::Log, &parts::key(from, 0), &parts::key(to, 0))?;
         if keys.is_empty() {
             return Ok(());

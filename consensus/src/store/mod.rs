@@ -9,6 +9,9 @@
 //! [`Engine`] is the little that the rest of the crate asks of a storage engine. sled implements it
 //! ([`sled_engine`]); tests put engines with faults in its place.
 
+pub(crate) mod epoch;
+pub(crate) mod files;
+pub(crate) mod gate;
 pub(crate) mod log;
 mod mark;
 pub(crate) mod parts;
@@ -104,6 +107,12 @@ pub enum StoreError {
         /// How it began.
         why: String,
     },
+    /// The fabric was recovered under a higher fence epoch, and this is the replica of the one before.
+    #[error("{path}: a recovery has begun a new fence epoch, the old one writes nothing more", path = path.display())]
+    Fenced {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 /// The tables of a store. Keys sort as bytes.
@@ -176,8 +185,12 @@ impl Store {
     }
 
     fn put_meta<T: Serialize>(&self, key: &[u8], value: &T) -> Result<(), StoreError> {
+        self.engine.write(Table::Meta, vec![self.encode_meta(key, value)?])
+    }
+
+    fn encode_meta<T: Serialize>(&self, key: &[u8], value: &T) -> Result<Write, StoreError> {
         let bytes = postcard::to_stdvec(value).map_err(|e| self.corrupt(format!("cannot encode: {e}")))?;
-        self.engine.write(Table::Meta, vec![Write::Put(key.to_vec(), bytes)])
+        Ok(Write::Put(key.to_vec(), bytes))
     }
 
     pub(crate) fn vote(&self) -> Result<Option<Vote<u64>>, StoreError> {
@@ -208,8 +221,8 @@ impl Store {
         Ok(self.meta(EPOCH)?.unwrap_or(0))
     }
 
-    /// Persists a higher fence epoch. Durable when it returns.
-    #[cfg_attr(not(test), expect(dead_code, reason = "recovery, its only caller, comes with fencing"))]
+    /// Persists a fence epoch that nobody signed.
+    #[cfg(test)]
     pub(crate) fn set_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
         self.put_meta(EPOCH, &epoch)?;
         self.sync()

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Store, StoreError, Table, Write, parts};
 use crate::types::SnapshotMeta;
 
-const CURRENT: &[u8] = b"snapshot";
+pub(super) const CURRENT: &[u8] = b"snapshot";
 /// Parts written or removed in one batch of the engine, so that none of them is huge.
 const PARTS_PER_BATCH: usize = 64;
 
@@ -35,15 +35,29 @@ impl Store {
         if before.as_ref().is_some_and(|b| b.meta.last_log_id > meta.last_log_id) {
             return Ok(());
         }
-        let number = before.as_ref().map_or(0, |b| b.number) + 1;
+        let current = self.stage_snapshot(meta, bytes)?;
+        self.engine.write(Table::Meta, vec![current])?;
+        self.sync()?;
+        self.remove_past_snapshots()
+    }
+
+    /// Writes a snapshot beside the present one, durably, and returns what makes it the present one.
+    pub(super) fn stage_snapshot(&self, meta: &SnapshotMeta, bytes: &[u8]) -> Result<Write, StoreError> {
+        let number = self.meta::<Current>(CURRENT)?.map_or(0, |before| before.number) + 1;
         self.remove_other_snapshots(number)?;
         for batch in parts::split(number, bytes).chunks(PARTS_PER_BATCH) {
             self.engine.write(Table::Snapshot, batch.to_vec())?;
         }
         self.sync()?;
-        self.put_meta(CURRENT, &Current { number, meta: meta.clone() })?;
-        self.sync()?;
-        self.remove_snapshots(0, number)
+        self.encode_meta(CURRENT, &Current { number, meta: meta.clone() })
+    }
+
+    /// Removes all snapshots but the present one.
+    pub(super) fn remove_past_snapshots(&self) -> Result<(), StoreError> {
+        match self.meta::<Current>(CURRENT)? {
+            Some(current) => self.remove_snapshots(0, current.number),
+            None => self.remove_snapshots(0, u64::MAX),
+        }
     }
 
     /// Removes what a crash in the middle of saving left under `number`.

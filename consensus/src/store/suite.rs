@@ -25,7 +25,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let dir = TempDir::new().expect("a directory");
         let store = open(dir.path());
-        let (machine, _outlets) = Machine::load(store.clone()).expect("loads");
+        let (machine, _outlets) = Machine::load(store.clone(), Arc::default()).expect("loads");
         Ok((dir, LogStore(store), machine))
     }
 }

@@ -19,9 +19,12 @@ fn trusted(voters: VoterSet) -> Trusted {
 
 /// What an outsider that trusts `voters` and has revision `have` is convinced of.
 async fn convince(replica: &Replica, voters: &VoterSet, have: u64) -> Verified {
-    let bundle =
-        replica.bundle(have, voters.sequence, PATIENCE).await.expect("a proof").expect("a newer policy");
-    verify(&bundle, &trusted(voters.clone()), have).expect("it convinces")
+    let bundle = replica
+        .bundle(voters.epoch, have, voters.sequence, PATIENCE)
+        .await
+        .expect("a proof")
+        .expect("a newer policy");
+    verify(&bundle, &trusted(voters.clone()), None, have).expect("it convinces")
 }
 
 async fn write(replica: &Replica) -> TokenId {
@@ -52,7 +55,7 @@ async fn any_processor_proves_the_policy_to_who_joined_at_the_start() {
             assert!(have < revision || proved.policy.api_tokens.contains_key(&id), "{node}");
         }
         assert_eq!(
-            replica.bundle(have, voters.sequence, Duration::from_millis(50)).await,
+            replica.bundle(0, have, voters.sequence, Duration::from_millis(50)).await,
             Ok(None),
             "nothing newer"
         );
@@ -101,7 +104,7 @@ async fn without_a_majority_nothing_new_is_proved_and_what_was_is_still_given() 
     drop(replica);
     cluster.stop("p1").await;
     let restarted = cluster.start("p1").await;
-    let alone = restarted.bundle(0, voters.sequence, Duration::from_secs(3)).await;
+    let alone = restarted.bundle(0, 0, voters.sequence, Duration::from_secs(3)).await;
     assert_eq!(alone, Err(NoBundle::NoMajority));
     cluster.net.heal();
     assert_eq!(

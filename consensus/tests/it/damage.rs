@@ -39,6 +39,7 @@ pub(crate) async fn open(dir: &Path, node: &str) -> Result<Replica, OpenError> {
         dir: dir.to_owned(),
         me: name(node),
         key: key(node),
+        anchor: None,
         liveness,
         timers: Timers::default(),
         events: Arc::new(Events::default()),

@@ -95,7 +95,7 @@ async fn without_a_quorum_a_write_is_refused_in_time_and_names_who_is_missing() 
         let mut expected = expected;
         expected.sort();
         assert_eq!(missing, expected);
-        assert!(remedy.contains("recovery key"));
+        assert!(remedy.contains("quorum recover --recovery-key"));
         assert!(matches!(replica.barrier(PATIENCE).await, Err(ProposeError::NoQuorum { .. })));
         let status = replica.status().borrow().clone();
         assert!(!status.quorum && status.leader.is_none(), "{status:?}");

@@ -49,7 +49,7 @@ pub(crate) fn init(node: &str, cloud: &str, key: PublicKey) -> Proposal {
         ipv4_block_len: 24,
         root_cert: vec![1],
         issuing_cert: vec![2],
-        recovery_key: PublicKey([9; 32]),
+        recovery_key: crate::virtual_net::key("recovery"),
         created_ms: 1,
     };
     propose(Command::Init { params, first: admit(node, cloud, key, None) })

@@ -95,6 +95,7 @@ impl Fabric {
             dir: self.dir.path().join(node),
             me: name(node),
             signer: Arc::new(Identity(key)),
+            anchor: None,
             transport: transport.clone(),
             liveness: self.liveness.clone(),
             timers: Timers::default(),

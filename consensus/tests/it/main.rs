@@ -11,4 +11,5 @@ mod faults;
 mod gaps;
 mod loopback;
 mod power_cut;
+mod recovery;
 mod virtual_net;

@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use selvedge_consensus::{Peers, Replica, Rpc, RpcError, Settings, Timers};
 use selvedge_fabric::{
     id::NodeName,
-    key::{PublicKey, Signer},
+    key::{FabricId, PublicKey, Signer},
 };
 use tempfile::TempDir;
 use tokio::{sync::watch, time::sleep};
@@ -42,6 +42,8 @@ struct State {
     replicas: BTreeMap<NodeName, (Replica, PublicKey)>,
     cut_off: BTreeSet<NodeName>,
     slow: BTreeMap<NodeName, Duration>,
+    /// Nodes that reach only each other.
+    apart: BTreeSet<NodeName>,
 }
 
 /// The network and the nodes on it.
@@ -63,7 +65,8 @@ impl VirtualNet {
         let random = StdRng::seed_from_u64(seed);
         let weather = Weather { max_delay_ms: 4, ..Weather::default() };
         let (replicas, cut_off, slow) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self(Arc::new(Mutex::new(State { random, weather, replicas, cut_off, slow })))
+        let apart = BTreeSet::new();
+        Self(Arc::new(Mutex::new(State { random, weather, replicas, cut_off, slow, apart })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -84,8 +87,15 @@ impl VirtualNet {
         self.state().slow.insert(node.clone(), by);
     }
 
+    /// Parts these nodes from all others; both sides live on.
+    pub(crate) fn part(&self, nodes: &[&str]) {
+        self.state().apart = nodes.iter().map(|n| name(n)).collect();
+    }
+
     pub(crate) fn heal(&self) {
-        self.state().cut_off.clear();
+        let mut state = self.state();
+        state.cut_off.clear();
+        state.apart.clear();
     }
 
     pub(crate) fn choose(&self, below: usize) -> usize {
@@ -98,7 +108,8 @@ impl VirtualNet {
 
     fn fate(&self, from: &NodeName, to: &NodeName) -> Fate {
         let mut state = self.state();
-        if state.cut_off.contains(from) || state.cut_off.contains(to) {
+        let parted = state.apart.contains(from) != state.apart.contains(to);
+        if parted || state.cut_off.contains(from) || state.cut_off.contains(to) {
             return Fate::Lost;
         }
         let weather = state.weather;
@@ -278,6 +289,7 @@ async fn open(
         dir: dir.to_owned(),
         me: name(node),
         key: key(node),
+        anchor: Some((FabricId([1; 16]), key("recovery"))),
         liveness: liveness.clone(),
         timers: *timers,
         events: Arc::clone(events) as _,

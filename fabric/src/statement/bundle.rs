@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BundleError, Claim, MAX_SUCCESSIONS, Signatures, Succession, VoterSet};
-use crate::{Epoch, Revision, key::FabricId, policy::PolicyState};
+use super::{BundleError, Claim, MAX_SUCCESSIONS, Signatures, SignedRecovery, Succession, VoterSet};
+use crate::{
+    Epoch, Revision,
+    key::{FabricId, PublicKey},
+    policy::PolicyState,
+};
 
 /// Largest encoded bundle, in bytes: what one answer of the transport holds, less its frame.
 pub const MAX_BUNDLE_BYTES: usize = (8 << 20) - 1_024;
@@ -19,6 +23,10 @@ pub struct Bundle {
     pub chain: Vec<Succession>,
     /// [`Bundle::policy_bytes`] of the policy.
     pub policy: Vec<u8>,
+    /// For a receiver of a lower fence epoch: what began the present one. Encoded behind the rest, and only
+    /// when it is there, so that a fabric that was never recovered sends what it always did.
+    #[serde(skip)]
+    pub recovery: Option<Box<SignedRecovery>>,
 }
 
 /// From where a node follows: from the join reply at first, then from the newest bundle it took.
@@ -51,7 +59,12 @@ impl Bundle {
     /// The form in which a bundle is carried and stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).unwrap_or_default() // Cannot fail: it is bytes, integers and lists only.
+        // Cannot fail: it is bytes, integers and lists only.
+        let bytes = postcard::to_stdvec(self).unwrap_or_default();
+        match &self.recovery {
+            Some(recovery) => postcard::to_extend(recovery, bytes).unwrap_or_default(),
+            None => bytes,
+        }
     }
 
     /// Reads what [`Bundle::encode`] wrote. Nothing in it is verified yet.
@@ -60,33 +73,44 @@ impl Bundle {
     /// When the bytes are too many or no bundle.
     pub fn decode(bytes: &[u8]) -> Result<Self, BundleError> {
         bound("bytes of a policy bundle", bytes.len(), MAX_BUNDLE_BYTES)?;
-        match postcard::take_from_bytes(bytes) {
-            Ok((bundle, [])) => Ok(bundle),
-            Ok((_, rest)) => Err(BundleError::Malformed(format!("{} bytes too many", rest.len()))),
-            Err(error) => Err(BundleError::Malformed(error.to_string())),
+        let malformed = |error: postcard::Error| BundleError::Malformed(error.to_string());
+        let (mut bundle, rest) = postcard::take_from_bytes::<Self>(bytes).map_err(malformed)?;
+        if rest.is_empty() {
+            return Ok(bundle);
         }
+        match postcard::take_from_bytes(rest).map_err(malformed)? {
+            (recovery, []) => bundle.recovery = Some(recovery),
+            (_, rest) => return Err(BundleError::Malformed(format!("{} bytes too many", rest.len()))),
+        }
+        Ok(bundle)
     }
 }
 
 /// The policy that `bundle` proves, for a node that trusts `trusted` and has `not_before` already. The
-/// same revision may come again, for instance with newer voters.
+/// same revision may come again, for instance with newer voters. A higher fence epoch counts when
+/// `recovery_key` began it; its revisions go on from the base of the recovery, so they may be lower.
 ///
 /// # Errors
 /// What is missing or wrong. Anything is: nothing of such a bundle may be used.
-pub fn verify(bundle: &Bundle, trusted: &Trusted, not_before: Revision) -> Result<Verified, BundleError> {
+pub fn verify(
+    bundle: &Bundle,
+    trusted: &Trusted,
+    recovery_key: Option<&PublicKey>,
+    not_before: Revision,
+) -> Result<Verified, BundleError> {
     let claim = &bundle.claim;
     if claim.fabric != trusted.fabric {
         return Err(BundleError::Fabric(claim.fabric));
     }
-    if claim.epoch != trusted.epoch || trusted.voters.epoch != trusted.epoch {
+    let start = start(bundle, trusted, recovery_key)?;
+    if claim.epoch != start.epoch {
         return Err(BundleError::Epoch { found: claim.epoch, trusted: trusted.epoch });
     }
-    if claim.revision < not_before {
+    if claim.epoch == trusted.epoch && claim.revision < not_before {
         return Err(BundleError::Backwards { found: claim.revision, have: not_before });
     }
     bound("voter sets of a bundle", bundle.chain.len(), MAX_SUCCESSIONS)?;
-    trusted.voters.check_size()?;
-    let start = trusted.voters.clone();
+    start.check_size()?;
     let voters = bundle.chain.iter().try_fold(start, |set, next| set.follow(next, &trusted.fabric))?;
     if claim.voters != voters.hash(&trusted.fabric) {
         let why = "the claim is of other voters".to_owned();
@@ -96,6 +120,24 @@ pub fn verify(bundle: &Bundle, trusted: &Trusted, not_before: Revision) -> Resul
     // Last, because it is the most work: only a majority of the voters makes us do it.
     let policy = read_policy(&bundle.policy, claim)?;
     Ok(Verified { policy, voters })
+}
+
+/// The voters with whom the chain begins: those that are trusted, or those of a recovery since.
+fn start(
+    bundle: &Bundle,
+    trusted: &Trusted,
+    recovery_key: Option<&PublicKey>,
+) -> Result<VoterSet, BundleError> {
+    let unknown = BundleError::Epoch { found: bundle.claim.epoch, trusted: trusted.epoch };
+    if bundle.claim.epoch == trusted.epoch && trusted.voters.epoch == trusted.epoch {
+        return Ok(trusted.voters.clone());
+    }
+    let (Some(signed), Some(key)) = (&bundle.recovery, recovery_key) else { return Err(unknown) };
+    if signed.epoch() <= trusted.epoch {
+        return Err(unknown);
+    }
+    signed.verify(&trusted.fabric, key).map_err(Box::new)?;
+    Ok(signed.recovery.voters.clone())
 }
 
 fn read_policy(bytes: &[u8], claim: &Claim) -> Result<PolicyState, BundleError> {

@@ -13,9 +13,11 @@
 //! What never happens: a bundle is believed with one signature too few, with one that does not verify,
 //! with one of somebody who is no voter, or when its revision is older than what the node has.
 //!
-//! One statement needs no quorum: a [`Revocation`] by the recovery key.
+//! Two statements need no quorum, because the recovery key makes them: a [`Revocation`], and a [`Recovery`],
+//! which starts the chain of voters anew under a higher fence epoch.
 
 mod bundle;
+mod recovery;
 mod revocation;
 mod voters;
 
@@ -31,6 +33,7 @@ use crate::{
 };
 
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES, Trusted, Verified, verify};
+pub use recovery::{Base, Recovery, RecoveryError, SignedRecovery, next_epoch};
 pub use revocation::{
     MAX_REVOCATIONS, Revocation, RevocationError, Revocations, SignedRevocation, Taken, is_settled,
 };
@@ -134,6 +137,9 @@ pub enum BundleError {
         /// The epoch this node trusts.
         trusted: Epoch,
     },
+    /// It begins with a recovery that does not count.
+    #[error(transparent)]
+    Recovery(#[from] Box<RecoveryError>),
     /// It is older than what the node has.
     #[error("revision {found} is older than {have}, which this node has")]
     Backwards {

@@ -73,7 +73,7 @@ fn bundle_of(policy: &PolicyState, voters: &VoterSet, signers: &[&str], chain: V
         (statement.voter, statement.signature)
     };
     let signatures = signers.iter().map(sign).collect();
-    Bundle { claim, signatures, chain, policy: Bundle::policy_bytes(policy) }
+    Bundle { claim, signatures, chain, policy: Bundle::policy_bytes(policy), recovery: None }
 }
 
 /// From one voter over three to three others.
@@ -87,7 +87,7 @@ fn grown() -> (Trusted, Bundle) {
 fn a_majority_over_a_chain_proves_a_policy() {
     let (trusted, bundle) = grown();
     let decoded = Bundle::decode(&bundle.encode()).expect("decodes");
-    let proved = verify(&decoded, &trusted, 0).expect("is proved");
+    let proved = verify(&decoded, &trusted, None, 0).expect("is proved");
     assert_eq!(proved.policy.objects, policy().objects);
     assert_eq!(proved.policy.intent_hash(), policy().intent_hash());
     assert_eq!(proved.voters, set(3, &["a", "c", "d"]));
@@ -98,7 +98,7 @@ fn a_majority_over_a_chain_proves_a_policy() {
 fn half_is_no_majority() {
     let voters = set(1, &["a", "b", "c", "d"]);
     let bundle = bundle_of(&policy(), &voters, &["a", "b"], Vec::new());
-    let refused = verify(&bundle, &trusted(voters), 0);
+    let refused = verify(&bundle, &trusted(voters), None, 0);
     assert_eq!(refused, Err(BundleError::NoMajority { have: 2, voters: 4 }));
 }
 
@@ -106,7 +106,7 @@ fn half_is_no_majority() {
 fn strangers_do_not_count() {
     let voters = set(1, &["a", "b", "c"]);
     let bundle = bundle_of(&policy(), &voters, &["a", "x"], Vec::new());
-    let refused = verify(&bundle, &trusted(voters), 0);
+    let refused = verify(&bundle, &trusted(voters), None, 0);
     assert_eq!(refused, Err(BundleError::NotAVoter(key_of("x").public_key())));
 }
 
@@ -114,8 +114,8 @@ fn strangers_do_not_count() {
 fn never_backwards_but_the_same_again() {
     let (trusted, bundle) = grown();
     let revision = bundle.claim.revision;
-    assert!(verify(&bundle, &trusted, revision).is_ok());
-    let refused = verify(&bundle, &trusted, revision + 1);
+    assert!(verify(&bundle, &trusted, None, revision).is_ok());
+    let refused = verify(&bundle, &trusted, None, revision + 1);
     assert_eq!(refused, Err(BundleError::Backwards { found: revision, have: revision + 1 }));
 }
 
@@ -125,7 +125,7 @@ fn each_set_needs_the_majority_of_the_one_before() {
     for signers in [&["a"][..], &["x", "y"], &["a", "x"]] {
         let chain = vec![successor(&one, two.clone(), signers)];
         let bundle = bundle_of(&policy(), &two, &["x", "y"], chain);
-        let refused = verify(&bundle, &trusted(one.clone()), 0);
+        let refused = verify(&bundle, &trusted(one.clone()), None, 0);
         assert!(matches!(refused, Err(BundleError::Chain { sequence: 2, .. })), "{signers:?}: {refused:?}");
     }
 }
@@ -140,7 +140,7 @@ fn a_link_left_out_or_doubled_breaks_the_chain() {
         vec![bundle.chain[0].clone(), bundle.chain[0].clone(), bundle.chain[1].clone()],
         vec![bundle.chain[1].clone(), bundle.chain[0].clone()],
     ] {
-        let refused = verify(&Bundle { chain, ..bundle.clone() }, &trusted, 0);
+        let refused = verify(&Bundle { chain, ..bundle.clone() }, &trusted, None, 0);
         assert!(matches!(refused, Err(BundleError::Chain { .. })), "{refused:?}");
     }
 }
@@ -149,9 +149,42 @@ fn a_link_left_out_or_doubled_breaks_the_chain() {
 fn another_fabric_and_another_epoch_are_refused() {
     let (trusted, bundle) = grown();
     let other = Trusted { fabric: FabricId([2; 16]), ..trusted.clone() };
-    assert_eq!(verify(&bundle, &other, 0), Err(BundleError::Fabric(FABRIC)));
+    assert_eq!(verify(&bundle, &other, None, 0), Err(BundleError::Fabric(FABRIC)));
     let later = Trusted { epoch: 1, ..trusted };
-    assert_eq!(verify(&bundle, &later, 0), Err(BundleError::Epoch { found: 0, trusted: 1 }));
+    assert_eq!(verify(&bundle, &later, None, 0), Err(BundleError::Epoch { found: 0, trusted: 1 }));
+}
+
+#[test]
+fn a_recovery_starts_the_chain_anew_for_who_trusts_an_older_epoch() {
+    let (trusted, old) = grown();
+    let start = VoterSet { epoch: next_epoch(0, 5), ..set(3, &["c", "x"]) };
+    let next = VoterSet { sequence: 4, ..start.clone() };
+    let next = VoterSet { voters: set(4, &["c", "x", "y"]).voters, ..next };
+    let base = Base { term: 2, index: 9, revision: 1, image: Hash([1; 32]) };
+    let recovery = Recovery { fabric: FABRIC, base, voters: start.clone(), at_ms: 1 };
+    let signed = recovery.clone().sign(&key_of("recovery"));
+    let chain = vec![successor(&start, next.clone(), &["c", "x"])];
+    let bundle =
+        Bundle { recovery: Some(Box::new(signed)), ..bundle_of(&policy(), &next, &["x", "y"], chain) };
+    let key = key_of("recovery").public_key();
+    let decoded = Bundle::decode(&bundle.encode()).expect("decodes");
+    assert_eq!(decoded, bundle);
+    let have = bundle.claim.revision + 7;
+    let proved =
+        verify(&bundle, &trusted, Some(&key), have).expect("a higher epoch may have lower revisions");
+    assert_eq!(proved.voters, next);
+
+    let unknown = BundleError::Epoch { found: start.epoch, trusted: 0 };
+    assert_eq!(verify(&bundle, &trusted, None, 0), Err(unknown.clone()));
+    let bare = Bundle { recovery: None, ..bundle.clone() };
+    assert_eq!(verify(&bare, &trusted, Some(&key), 0), Err(unknown));
+    let forged = Bundle { recovery: Some(Box::new(recovery.sign(&key_of("a")))), ..bundle.clone() };
+    assert!(matches!(verify(&forged, &trusted, Some(&key), 0), Err(BundleError::Recovery(_))));
+    // Who is there already goes neither back to the old epoch nor back in revisions.
+    let there = Trusted { epoch: start.epoch, voters: start, ..trusted };
+    assert!(matches!(verify(&old, &there, Some(&key), 0), Err(BundleError::Epoch { .. })));
+    assert!(matches!(verify(&bundle, &there, Some(&key), have), Err(BundleError::Backwards { .. })));
+    assert!(verify(&bare, &there, Some(&key), 0).is_ok(), "and needs the statement no more");
 }
 
 #[test]
@@ -216,7 +249,7 @@ fn a_policy_altered_in_any_field_is_refused() {
         if PolicyState::decode(&policy).as_ref() == Ok(&genuine) {
             continue;
         }
-        let outcome = verify(&Bundle { policy, ..bundle.clone() }, &trusted, 0);
+        let outcome = verify(&Bundle { policy, ..bundle.clone() }, &trusted, None, 0);
         assert!(matches!(outcome, Err(BundleError::Policy(_))), "{altered}: {outcome:?}");
         refused += 1;
     }
@@ -228,7 +261,7 @@ fn secrets_and_history_are_not_carried_in() {
     let (trusted, bundle) = grown();
     let mut policy = PolicyState::decode(&bundle.policy).expect("decodes");
     policy.api_tokens.get_mut(&TokenId([2; 9])).expect("it").secret_hash = Hash([5; 32]);
-    let outcome = verify(&Bundle { policy: policy.encode(), ..bundle }, &trusted, 0);
+    let outcome = verify(&Bundle { policy: policy.encode(), ..bundle }, &trusted, None, 0);
     assert!(matches!(outcome, Err(BundleError::Policy(_))), "{outcome:?}");
 }
 
@@ -242,8 +275,8 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok(altered) = Bundle::decode(&bytes) {
-            let outcome = verify(&altered, &trusted, 0);
-            let genuine = verify(&bundle, &trusted, 0);
+            let outcome = verify(&altered, &trusted, None, 0);
+            let genuine = verify(&bundle, &trusted, None, 0);
             // The text of a policy may be written otherwise and mean the same; nothing else may.
             prop_assert!(outcome.is_err() || (outcome == genuine && altered.policy != bundle.policy));
         }
@@ -255,7 +288,7 @@ proptest! {
         let _ = Bundle::decode(&bytes);
         let genuine = bundle.encode();
         prop_assert!(Bundle::decode(&genuine[..cut.index(genuine.len())]).is_err());
-        let _ = verify(&Bundle { policy: bytes, ..bundle }, &trusted, 0);
+        let _ = verify(&Bundle { policy: bytes, ..bundle }, &trusted, None, 0);
     }
 
     #[test]
@@ -265,6 +298,6 @@ proptest! {
         let voters = set(1, &names);
         let signers = signers.min(names.len());
         let bundle = bundle_of(&policy(), &voters, &names[..signers], Vec::new());
-        prop_assert_eq!(verify(&bundle, &trusted(voters), 0).is_ok(), signers * 2 > names.len());
+        prop_assert_eq!(verify(&bundle, &trusted(voters), None, 0).is_ok(), signers * 2 > names.len());
     }
 }

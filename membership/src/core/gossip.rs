@@ -173,6 +173,12 @@ impl Gossip {
         gone
     }
 
+    /// Enters a higher fence epoch: everything is said again under it.
+    pub fn handle_epoch(&mut self, epoch: selvedge_fabric::Epoch) {
+        self.store.set_epoch(epoch);
+        self.own.repeat_all();
+    }
+
     /// Takes over which emergency revocations hold, and tells all peers when one came to be.
     pub fn handle_revocations(&mut self, revocations: Arc<Revocations>) {
         let news = revocations.iter().any(|one| !self.revocations.revokes(&one.revocation.key));

@@ -16,7 +16,7 @@ pub const MIN_INTERVAL_MS: u64 = 100;
 /// A second holder of the key makes both ends raise their incarnation in turn; this is how often at most.
 pub const MIN_RAISE_INTERVAL_MS: u64 = 1_000;
 
-/// What never changes while the process lives.
+/// Under what a node signs.
 pub struct Identity<'a> {
     /// The fabric.
     pub fabric: FabricId,
@@ -94,6 +94,14 @@ impl Own {
         }
     }
 
+    /// Says everything again.
+    pub fn repeat_all(&mut self) {
+        for said in self.said.values_mut() {
+            said.due = true;
+            said.signed_ms = None;
+        }
+    }
+
     /// Continues above `seen`, an incarnation that peers hold of this node and that this start did not
     /// make, and says everything again. False when that was done just now.
     pub fn raise_above(&mut self, seen: u64, now_ms: u64) -> bool {
@@ -103,10 +111,7 @@ impl Own {
         }
         self.incarnation = seen.saturating_add(1).min(MAX_INCARNATION);
         self.raised_ms = Some(now_ms);
-        for said in self.said.values_mut() {
-            said.due = true;
-            said.signed_ms = None;
-        }
+        self.repeat_all();
         true
     }
 

@@ -170,6 +170,11 @@ impl RecordStore {
         }
     }
 
+    /// Takes records of this fence epoch too from now on. It never falls.
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
     /// Takes over who is admitted; returns the keys of records that are gone with their nodes.
     pub fn set_policy(&mut self, policy: &PolicyState) -> Vec<Key> {
         let member = |(name, admission): (&NodeName, &selvedge_fabric::policy::Admission)| {

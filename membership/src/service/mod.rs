@@ -161,6 +161,7 @@ impl Service {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut policy = self.parts.options.policy.clone();
         let mut revocations = self.parts.options.revocations.clone();
+        let mut epoch = self.parts.options.epoch.clone();
         let shared = self.parts.shared.clone();
         loop {
             tokio::select! {
@@ -185,6 +186,12 @@ impl Service {
                     revocations.mark_unchanged();
                     let now = self.parts.clock.now();
                     self.take_revocations();
+                    self.step(now);
+                }
+                Ok(()) = epoch.changed() => {
+                    let now = self.parts.clock.now();
+                    let present = *epoch.borrow_and_update();
+                    self.gossip.handle_epoch(present);
                     self.step(now);
                 }
                 () = shared.wake.notified() => {
@@ -262,7 +269,7 @@ impl Service {
     fn speak(&mut self, now: Now) {
         let identity = Identity {
             fabric: self.parts.options.fabric,
-            epoch: self.parts.options.epoch,
+            epoch: *self.parts.options.epoch.borrow(),
             signer: &*self.parts.options.signer,
         };
         self.gossip.handle_timeout(&identity, now);

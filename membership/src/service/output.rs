@@ -189,7 +189,7 @@ pub(super) fn restore(
     loaded: Loaded,
     key: &PublicKey,
 ) -> (RecordStore, u64) {
-    let mut store = RecordStore::new(options.fabric, options.epoch);
+    let mut store = RecordStore::new(options.fabric, *options.epoch.borrow());
     store.set_policy(policy);
     let mut refused = 0_u64;
     for (record, heard_ms) in loaded.records {

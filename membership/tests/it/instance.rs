@@ -78,7 +78,7 @@ impl Instance {
             signer: signer(n),
             node_key_seed: seed(n),
             fabric: FABRIC,
-            epoch: 0,
+            epoch: watch::channel(0).1,
             gossip_listen: ([127, 0, 0, 1], 0).into(),
             transport: transport.clone(),
             policy: policy.subscribe(),

@@ -21,10 +21,11 @@ use super::{
     error::ApiError,
     types::{
         ApplyReply, AssertReply, AttachReply, AttachRequest, Attachment, Description, DiscoverReply,
-        Endpoint, EventItem, ExplainReply, HistoryItem, IsolationReport, IsolationRequest, Link, Manifest,
-        Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest, Registered, ResolveReply,
-        RevocationDraft, RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat, Status,
-        TokenCreated, TokenItem, TokenRequest, WaitReply,
+        Endpoint, EventItem, ExplainReply, HistoryItem, IsolationReport, IsolationRequest, Link, LostChange,
+        Manifest, Me, Member, NodeState, QuorumReport, ReachItem, Readiness, RecoveryDraft, RecoveryReply,
+        RecoveryStatement, RegisterRequest, Registered, ResolveReply, RevocationDraft, RevocationReply,
+        RevocationStatement, Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem, TokenRequest,
+        WaitReply,
     },
 };
 use crate::flows::Flows;
@@ -99,6 +100,13 @@ pub trait Backend: Send + Sync + 'static {
         caller: &Caller,
         statement: RevocationStatement,
     ) -> Result<RevocationReply>;
+    /// What there is to sign for a recovery from the loss of a majority, with these processors as voters; the
+    /// node chooses them when there are none.
+    async fn recovery_draft(&self, survivors: Vec<NodeName>) -> Result<RecoveryDraft>;
+    /// Goes on under a new fence epoch. The recovery key's signature in the statement is what grants it.
+    async fn recover(&self, caller: &Caller, statement: RecoveryStatement) -> Result<RecoveryReply>;
+    /// What recoveries left behind, on all processors that answer.
+    async fn lost_changes(&self) -> Result<Vec<LostChange>>;
     /// Takes a node out for good.
     async fn remove_node(&self, caller: &Caller, node: &NodeName) -> Result<ApplyReply>;
 

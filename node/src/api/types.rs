@@ -8,6 +8,7 @@ mod endpoint;
 mod fabric;
 mod intent;
 mod query;
+mod recovery;
 mod token;
 mod workload;
 
@@ -26,6 +27,10 @@ pub use intent::{
 };
 pub use query::{
     Answer, AssertReply, AssertResult, ExplainReply, FlowItem, FlowPage, Hop, ReachItem, ResolveReply,
+};
+pub use recovery::{
+    LostChange, LostMajority, RecoveryCandidate, RecoveryDraft, RecoveryNote, RecoveryReply, RecoveryRequest,
+    RecoveryStatement, SilentVoter,
 };
 pub use token::{TokenCreated, TokenItem, TokenRequest};
 pub use workload::{DiscoverReply, Discovered, SelfReply, ServiceStat};

@@ -65,7 +65,7 @@ impl Node {
 
     fn stragglers(&self, revision: Revision, live_only: bool) -> Vec<types::Straggler> {
         let (policy, view) = (self.enforced_policy(), self.view());
-        let mine = self.packets.revision_in_force();
+        let (mine, epoch) = (self.packets.revision_in_force(), self.quorum().fence_epoch);
         let admitted = policy.nodes.iter().filter(|(_, a)| a.state != AdmissionState::Revoked);
         admitted
             .filter_map(|(name, _)| {
@@ -74,7 +74,7 @@ impl Node {
                 let enforced = if *name == self.identity.node {
                     Some(mine)
                 } else {
-                    seen.and_then(|n| n.enforced).map(|e| e.revision)
+                    seen.and_then(|n| n.enforced).filter(|e| e.epoch == epoch).map(|e| e.revision)
                 };
                 let gone = matches!(state, Liveness::Down | Liveness::Left);
                 let waits = enforced.is_none_or(|r| r < revision) && !(live_only && gone);

@@ -10,6 +10,7 @@ mod intent;
 mod links;
 mod members;
 mod names;
+mod recovery;
 mod references;
 mod revoke;
 mod status;
@@ -303,6 +304,22 @@ impl Backend for Node {
         statement: types::RevocationStatement,
     ) -> Result<types::RevocationReply> {
         self.take_revocation(caller, &statement)
+    }
+
+    async fn recovery_draft(&self, survivors: Vec<NodeName>) -> Result<types::RecoveryDraft> {
+        self.draft_recovery(survivors).await
+    }
+
+    async fn recover(
+        &self,
+        caller: &Caller,
+        statement: types::RecoveryStatement,
+    ) -> Result<types::RecoveryReply> {
+        self.carry_out_recovery(caller, &statement).await
+    }
+
+    async fn lost_changes(&self) -> Result<Vec<types::LostChange>> {
+        self.list_lost().await
     }
 
     async fn remove_node(&self, caller: &Caller, node: &NodeName) -> Result<types::ApplyReply> {

@@ -32,6 +32,7 @@ impl Node {
         } else if !quorum.quorum {
             alarms.push(types::Alarm { code: "no-quorum".to_owned(), message: self.quorum_alarm() });
         }
+        alarms.extend(self.lost_majority_alarm());
         alarms.extend(self.revocation_alarm());
         alarms.extend(self.drill_alarm());
         let zones = self.zones();
@@ -130,6 +131,9 @@ impl Node {
             quorum: quorum.quorum,
             warning: quorum.warning.clone(),
             last_index: quorum.last_index,
+            lost_majority: self.lost_majority(),
+            recovery: quorum.recovery.as_deref().map(super::recovery::note),
+            lost_entries: quorum.left_behind,
         }
     }
 

@@ -160,6 +160,7 @@ impl Parts {
             dir: self.dir.raft(),
             me: self.identity.node.clone(),
             signer: self.key.clone(),
+            anchor: self.identity.recovery_key.map(|key| (self.identity.fabric_id, key)),
             transport: bound.transport.clone(),
             liveness,
             timers: serve::raft_timers(&self.config.timers),
@@ -176,7 +177,8 @@ impl Parts {
         source: &PolicySource,
         revocations: &EmergencyRevocations,
     ) -> anyhow::Result<Membership> {
-        let epoch = source.status().borrow().fence_epoch;
+        let (epoch_in, epoch) = watch::channel(source.status().borrow().fence_epoch);
+        self.spawn(Box::pin(tasks::feed_epoch(source.status(), epoch_in)));
         let membership = Membership::start(selvedge_membership::Options {
             dir: self.dir.facts(),
             me: self.identity.node.clone(),

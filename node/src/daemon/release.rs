@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use selvedge_consensus::{Proposal, Replica};
 use selvedge_fabric::{
+    Epoch,
     command::{AdmissionState, Command},
     id::NodeName,
     key::CommandId,
@@ -25,7 +26,8 @@ pub(super) async fn run(replica: Replica, view: watch::Receiver<Arc<View>>, me: 
         if replica.status().borrow().leader.as_ref() != Some(&me) {
             continue;
         }
-        let blocks = releasable(&replica.policy().borrow().clone(), &view.borrow().clone(), &me);
+        let epoch = replica.status().borrow().fence_epoch;
+        let blocks = releasable(&replica.policy().borrow().clone(), &view.borrow().clone(), epoch, &me);
         if blocks.is_empty() {
             continue;
         }
@@ -38,11 +40,11 @@ pub(super) async fn run(replica: Replica, view: watch::Receiver<Arc<View>>, me: 
 }
 
 /// Blocks of nodes whose removal every admitted node enforces. A node that is not heard of holds them
-/// back: it may still send to the old owner.
-fn releasable(policy: &PolicyState, view: &View, me: &NodeName) -> Vec<u32> {
+/// back: it may still send to the old owner. So does one that enforces a policy of another fence epoch.
+fn releasable(policy: &PolicyState, view: &View, epoch: Epoch, me: &NodeName) -> Vec<u32> {
     let serving = policy.nodes.iter().filter(|(name, a)| a.state != AdmissionState::Revoked && *name != me);
-    let enforced =
-        serving.map(|(name, _)| view.nodes.get(name).and_then(|n| n.enforced).map_or(0, |e| e.revision));
+    let said = |name| view.nodes.get(name).and_then(|n| n.enforced).filter(|e| e.epoch == epoch);
+    let enforced = serving.map(|(name, _)| said(name).map_or(0, |e| e.revision));
     let everywhere = enforced.min().unwrap_or(policy.revision);
     let done = policy.removed.values().filter(|removed| removed.revision <= everywhere);
     done.filter_map(|removed| removed.block).collect()
@@ -79,11 +81,11 @@ mod tests {
         let removed = Removed { name: name("c"), revision: 7, block: Some(3) };
         policy.removed.insert(PublicKey([3; 32]).node_id(), removed);
         let mut view = View::default();
-        assert!(releasable(&policy, &view, &name("a")).is_empty(), "b was not heard of");
+        assert!(releasable(&policy, &view, 0, &name("a")).is_empty(), "b was not heard of");
         for (revision, blocks) in [(6, vec![]), (7, vec![3])] {
             let enforced = Some(Enforced { epoch: 0, revision, hash: Hash([0; 32]) });
             view.nodes.insert(name("b"), seen(enforced));
-            assert_eq!(releasable(&policy, &view, &name("a")), blocks);
+            assert_eq!(releasable(&policy, &view, 0, &name("a")), blocks);
         }
     }
 

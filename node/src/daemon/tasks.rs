@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use selvedge_consensus::Peer;
+use selvedge_consensus::{Peer, QuorumStatus};
 use selvedge_fabric::{
+    Epoch,
     key::NodeId,
     plan::Plan,
     policy::PolicyState,
@@ -123,5 +124,18 @@ fn load() -> Load {
         cpu_percent: (average * 100.0 / cpus).clamp(0.0, f64::from(u16::MAX)) as u16,
         // Pages of 4 KiB on every platform that this runs on.
         rss_mib: u32::try_from(pages * 4 / 1024).unwrap_or(u32::MAX),
+    }
+}
+
+/// Carries the fence epoch to membership, for as long as it rises.
+pub(super) async fn feed_epoch(mut status: watch::Receiver<Arc<QuorumStatus>>, epoch: watch::Sender<Epoch>) {
+    status.mark_changed();
+    while status.changed().await.is_ok() {
+        let present = status.borrow_and_update().fence_epoch;
+        epoch.send_if_modified(|known| {
+            let rises = present > *known;
+            *known = present.max(*known);
+            rises
+        });
     }
 }

@@ -54,6 +54,7 @@ pub fn identity(
         fabric_id: params.id,
         epoch,
         voters: Some(voters),
+        recovery_key: Some(params.recovery_key),
         node: name,
         role: token.role,
         zone: token.zone.clone(),

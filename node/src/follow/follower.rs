@@ -8,8 +8,9 @@ use std::{
 
 use selvedge_consensus::{ProposeError, QuorumStatus, Replicant};
 use selvedge_fabric::{
-    Revision,
+    Epoch, Revision,
     id::NodeName,
+    key::PublicKey,
     policy::PolicyState,
     statement::{Bundle, BundleError, Trusted, Verified, verify},
 };
@@ -61,6 +62,8 @@ impl Kept {
 pub struct Follower {
     me: NodeName,
     path: PathBuf,
+    /// As the node learned it when it joined; otherwise its policy says it.
+    recovery_key: Option<PublicKey>,
     trusted: Mutex<Trusted>,
     policy: watch::Sender<Arc<PolicyState>>,
     status: watch::Sender<Arc<QuorumStatus>>,
@@ -88,6 +91,7 @@ impl Follower {
         let follower = Self {
             me: identity.node.clone(),
             path,
+            recovery_key: identity.recovery_key,
             trusted: Mutex::new(trusted),
             policy: watch::Sender::new(Arc::new(policy)),
             status: watch::Sender::new(Arc::new(status)),
@@ -121,6 +125,10 @@ impl Follower {
         self.policy.borrow().revision
     }
 
+    pub(super) fn epoch(&self) -> Epoch {
+        self.trusted().epoch
+    }
+
     pub(super) fn voter_sequence(&self) -> u64 {
         self.trusted().voters.sequence
     }
@@ -138,7 +146,9 @@ impl Follower {
     pub async fn take(&self, bytes: Vec<u8>) -> Result<Revision, FollowError> {
         let trusted = self.trusted().clone();
         let (have, path) = (self.revision(), self.path.clone());
-        let taking = tokio::task::spawn_blocking(move || take(&bytes, trusted, have, &path));
+        let of_policy = self.policy.borrow().params.as_ref().map(|params| params.recovery_key);
+        let key = of_policy.or(self.recovery_key);
+        let taking = tokio::task::spawn_blocking(move || take(&bytes, trusted, key, have, &path));
         // A task that was cut short means that the process ends.
         let Ok(taken) = taking.await else { return Ok(have) };
         let Taken { trusted, policy, stored } = taken?;
@@ -226,11 +236,19 @@ struct Taken {
 }
 
 /// Verifies and stores. Blocks on the disk and on signatures.
-fn take(bytes: &[u8], mut trusted: Trusted, have: Revision, path: &Path) -> Result<Taken, FollowError> {
+fn take(
+    bytes: &[u8],
+    mut trusted: Trusted,
+    recovery_key: Option<PublicKey>,
+    have: Revision,
+    path: &Path,
+) -> Result<Taken, FollowError> {
     let mut bundle = Bundle::decode(bytes)?;
-    let Verified { policy, voters } = verify(&bundle, &trusted, have)?;
+    let Verified { policy, voters } = verify(&bundle, &trusted, recovery_key.as_ref(), have)?;
+    trusted.epoch = voters.epoch;
     trusted.voters = voters;
     bundle.chain.clear();
+    bundle.recovery = None;
     let kept = Kept { trusted, bundle };
     let file = kept.encode()?;
     let stored = files::write_private(path, &file);
@@ -248,10 +266,10 @@ pub(super) fn read(bytes: &[u8], joined: &Trusted) -> Result<(Trusted, Verified)
     if trusted.fabric != joined.fabric || trusted.epoch < joined.epoch {
         return Err("of another fabric or an older epoch".to_owned());
     }
-    if trusted.voters.sequence < joined.voters.sequence {
+    if trusted.epoch == joined.epoch && trusted.voters.sequence < joined.voters.sequence {
         return Err("older than when this node joined".to_owned());
     }
-    let verified = verify(&bundle, &trusted, 0).map_err(|e| e.to_string())?;
+    let verified = verify(&bundle, &trusted, None, 0).map_err(|e| e.to_string())?;
     Ok((trusted, verified))
 }
 

@@ -18,7 +18,7 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
-use selvedge_fabric::{Revision, id::NodeName};
+use selvedge_fabric::{Epoch, Revision, id::NodeName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use follower::{FollowError, Follower};
@@ -30,7 +30,8 @@ const VERSION: u8 = 1;
 /// What a workload node asks a processor, under `Alpn::Fabric`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ask {
-    /// The policy with its proof, if it is newer than this; wait for one for so long.
+    /// The policy with its proof, if it is newer than this under fence epoch 0 or of a higher one; wait for
+    /// one for so long.
     Policy {
         /// The revision it has.
         have: Revision,
@@ -48,6 +49,17 @@ pub(crate) enum Ask {
     Barrier {
         /// Longest wait.
         within_ms: u64,
+    },
+    /// [`Ask::Policy`] of a node that follows a fence epoch above 0.
+    PolicyOf {
+        /// The epoch it follows.
+        epoch: Epoch,
+        /// The revision it has.
+        have: Revision,
+        /// The set of voters it trusts.
+        voters: u64,
+        /// Longest wait.
+        wait_ms: u64,
     },
 }
 

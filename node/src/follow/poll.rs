@@ -12,6 +12,7 @@ use selvedge_fabric::{
     event::{EventSink, Severity},
     id::{NodeName, ZoneName},
     key::Hash,
+    record::Enforced,
     view::{Liveness, View},
 };
 use selvedge_transport::{Alpn, RequestError, Transport};
@@ -89,9 +90,12 @@ impl Following {
 
     async fn ask(&self, node: &NodeName) -> Asked {
         let follower = &self.follower;
-        let (have, voters) = (follower.revision(), follower.voter_sequence());
+        let (epoch, have, voters) = (follower.epoch(), follower.revision(), follower.voter_sequence());
         let wait_ms = u64::try_from(LONG_POLL.as_millis()).unwrap_or(u64::MAX);
-        let ask = encode(&Ask::Policy { have, voters, wait_ms });
+        let ask = encode(&match epoch {
+            0 => Ask::Policy { have, voters, wait_ms },
+            epoch => Ask::PolicyOf { epoch, have, voters, wait_ms },
+        });
         let answer = self.transport.request(node, Alpn::Fabric, ask.into(), LONG_POLL + ANSWER_TIMEOUT).await;
         let answer = match answer {
             Ok(bytes) => decode(&bytes),
@@ -141,11 +145,10 @@ impl Following {
 
     /// Whether some processor says that it enforces a newer policy than this node has.
     fn is_behind(&self) -> bool {
-        let have = self.follower.revision();
+        let have = (self.follower.epoch(), self.follower.revision());
+        let newer = |e: Enforced| (e.epoch, e.revision) > have;
         let view = self.view.borrow();
-        view.nodes
-            .values()
-            .any(|n| n.state == Liveness::Alive && n.enforced.is_some_and(|e| e.revision > have))
+        view.nodes.values().any(|n| n.state == Liveness::Alive && n.enforced.is_some_and(newer))
     }
 
     /// Processors worth asking, best first: living ones, near ones, and among equals each workload node

@@ -30,7 +30,10 @@ impl Handler for FabricHandler {
     async fn request(&self, peer: Option<PeerIdentity>, _: SocketAddr, body: Bytes) -> Result<Bytes, String> {
         let peer = peer.ok_or("a certificate is needed here")?;
         let answer = match decode(&body)? {
-            Ask::Policy { have, voters, wait_ms } => self.policy(have, voters, wait_ms).await?,
+            Ask::Policy { have, voters, wait_ms } => self.policy(0, have, voters, wait_ms).await?,
+            Ask::PolicyOf { epoch, have, voters, wait_ms } => {
+                self.policy(epoch, have, voters, wait_ms).await?
+            }
             Ask::Alive { incarnation } => self.vouch(&peer, incarnation)?,
             Ask::Barrier { within_ms } => self.barrier(within_ms).await?,
         };
@@ -39,9 +42,9 @@ impl Handler for FabricHandler {
 }
 
 impl FabricHandler {
-    async fn policy(&self, have: u64, voters: u64, wait_ms: u64) -> Result<Answer, String> {
+    async fn policy(&self, epoch: u64, have: u64, voters: u64, wait_ms: u64) -> Result<Answer, String> {
         let wait = Duration::from_millis(wait_ms).min(LONG_POLL);
-        let bundle = self.replica.bundle(have, voters, wait).await.map_err(|e| e.to_string())?;
+        let bundle = self.replica.bundle(epoch, have, voters, wait).await.map_err(|e| e.to_string())?;
         Ok(Answer::Policy { bundle: bundle.map(|b| b.encode()), quorum: self.quorum() })
     }
 

@@ -32,6 +32,7 @@ fn identity(voters: Option<VoterSet>) -> Identity {
         fabric_id: FABRIC,
         epoch: 0,
         voters,
+        recovery_key: None,
         node: "w1".parse().unwrap(),
         role: Role::Workload,
         zone: "aws".parse().unwrap(),
@@ -64,6 +65,7 @@ fn bundle(revision: u64, signers: &[u8]) -> Bundle {
         signatures: signatures.collect(),
         chain: Vec::new(),
         policy: Bundle::policy_bytes(&policy),
+        recovery: None,
     }
 }
 

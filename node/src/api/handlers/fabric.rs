@@ -10,7 +10,8 @@ use super::{By, Ctx, Problem, Reply};
 use crate::api::{
     error::ApiError,
     types::{
-        ApplyReply, Link, Me, Member, NodeStateRequest, QuorumReport, RevocationDraft, RevocationReply,
+        ApplyReply, Link, LostChange, Me, Member, NodeStateRequest, QuorumReport, RecoveryDraft,
+        RecoveryReply, RecoveryRequest, RecoveryStatement, RevocationDraft, RevocationReply,
         RevocationStatement, Route, Status,
     },
 };
@@ -93,6 +94,38 @@ pub(in crate::api) async fn revoke(
 ) -> Reply<RevocationReply> {
     caller.require_admin("revoke nodes")?;
     app.backend.revoke_by_recovery_key(&caller, statement).await.map(Json)
+}
+
+/// What there is to sign for a recovery from the loss of a majority. Changes nothing.
+#[utoipa::path(post, path = "/v1/quorum/recovery/draft", tag = "fabric", request_body = RecoveryRequest,
+    responses((status = 200, description = "What to sign", body = RecoveryDraft), Problem))]
+pub(in crate::api) async fn recovery_draft(
+    State(app): Ctx,
+    Extension(caller): By,
+    Json(request): Json<RecoveryRequest>,
+) -> Reply<RecoveryDraft> {
+    caller.require_admin("recover the fabric")?;
+    let survivors: Result<Vec<_>, _> = request.survivors.iter().map(|name| node(name)).collect();
+    app.backend.recovery_draft(survivors?).await.map(Json)
+}
+
+/// Goes on without a majority, under a new fence epoch, on the word of the recovery key.
+#[utoipa::path(post, path = "/v1/quorum/recovery", tag = "fabric", request_body = RecoveryStatement,
+    responses((status = 200, description = "A leader is elected under the new epoch", body = RecoveryReply), Problem))]
+pub(in crate::api) async fn recover(
+    State(app): Ctx,
+    Extension(caller): By,
+    Json(statement): Json<RecoveryStatement>,
+) -> Reply<RecoveryReply> {
+    caller.require_admin("recover the fabric")?;
+    app.backend.recover(&caller, statement).await.map(Json)
+}
+
+/// What recoveries left behind, on all processors that answer.
+#[utoipa::path(get, path = "/v1/quorum/lost", tag = "fabric",
+    responses((status = 200, description = "Changes that were not taken over", body = Vec<LostChange>), Problem))]
+pub(in crate::api) async fn lost(State(app): Ctx) -> Reply<Vec<LostChange>> {
+    app.backend.lost_changes().await.map(Json)
 }
 
 /// Takes a node out for good.

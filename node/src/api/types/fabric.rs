@@ -4,6 +4,8 @@ use selvedge_fabric::{Epoch, Revision};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{LostMajority, RecoveryNote};
+
 /// A member as this node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Member {
@@ -216,6 +218,15 @@ pub struct QuorumReport {
     /// Index of the newest log entry here.
     #[serde(default)]
     pub last_index: u64,
+    /// A majority of the voters is not heard of from here.
+    #[serde(default)]
+    pub lost_majority: Option<LostMajority>,
+    /// The recovery that began the present fence epoch.
+    #[serde(default)]
+    pub recovery: Option<RecoveryNote>,
+    /// Changes that recoveries left behind on this node; `selvedge quorum lost` lists those of all nodes.
+    #[serde(default)]
+    pub lost_entries: usize,
 }
 
 /// A replica of the log.

@@ -44,7 +44,8 @@ pub(super) fn bundle(revision: u64, of: &VoterSet, signers: &[u8]) -> Bundle {
     } else {
         vec![Succession { set: of.clone(), signatures: links.into() }]
     };
-    Bundle { claim, signatures: signed.collect(), chain, policy: Bundle::policy_bytes(&policy) }
+    let policy = Bundle::policy_bytes(&policy);
+    Bundle { claim, signatures: signed.collect(), chain, policy, recovery: None }
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn policy_messages() {
         bundle(3, &trusted.voters, &[1, 2, 3]),
         bundle(8, &trusted.voters, &[1]),
     ];
-    let proved = genuine.iter().map(|good| verify(good, &trusted, 4).expect("proved").policy);
+    let proved = genuine.iter().map(|good| verify(good, &trusted, None, 4).expect("proved").policy);
     let proved: Vec<PolicyState> = proved.collect();
     let messages = genuine.iter().chain(&lies).map(|bundle| {
         let quorum = QuorumWord { term: 3, quorum: true, ..QuorumWord::default() };
@@ -83,7 +84,7 @@ fn policy_messages() {
         };
         for bytes in carried.iter().map(Vec::as_slice).chain([bytes]) {
             if let Ok(bundle) = Bundle::decode(bytes)
-                && let Ok(verified) = verify(&bundle, &trusted, 4)
+                && let Ok(verified) = verify(&bundle, &trusted, None, 4)
             {
                 assert!(proved.contains(&verified.policy), "taken, and no majority signed it: {bundle:?}");
             }

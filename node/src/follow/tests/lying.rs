@@ -45,7 +45,9 @@ impl Handler for Liar {
     async fn request(&self, _: Option<PeerIdentity>, _: SocketAddr, body: Bytes) -> Result<Bytes, String> {
         match decode(&body)? {
             Ask::Policy { .. } => {}
-            Ask::Alive { .. } | Ask::Barrier { .. } => return Err("not today".to_owned()),
+            Ask::Alive { .. } | Ask::Barrier { .. } | Ask::PolicyOf { .. } => {
+                return Err("not today".to_owned());
+            }
         }
         let bundle = self.0.lock().expect("nobody panics").as_ref().map(Bundle::encode);
         Ok(encode(&Answer::Policy { bundle, quorum: QuorumWord::default() }).into())
@@ -59,6 +61,7 @@ fn identity(voters: VoterSet) -> Identity {
         fabric_id: FABRIC,
         epoch: 0,
         voters: Some(voters),
+        recovery_key: None,
         node: "w1".parse().expect("a name"),
         role: Role::Workload,
         zone: "aws".parse().expect("a zone"),

@@ -15,10 +15,11 @@ use selvedge_node::api::{
     backend::Result,
     types::{
         ApplyReply, AssertReply, AttachReply, AttachRequest, Attachment, Change, Description, DiscoverReply,
-        Endpoint, EventItem, ExplainReply, HistoryItem, IsolationReport, IsolationRequest, Link, Manifest,
-        Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness, RegisterRequest, Registered,
-        ResolveReply, RevocationDraft, RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat,
-        Status, TokenCreated, TokenItem, TokenRequest, WaitReply,
+        Endpoint, EventItem, ExplainReply, HistoryItem, IsolationReport, IsolationRequest, Link, LostChange,
+        Manifest, Me, Member, Metadata, NodeState, QuorumReport, ReachItem, Readiness, RecoveryDraft,
+        RecoveryReply, RecoveryStatement, RegisterRequest, Registered, ResolveReply, RevocationDraft,
+        RevocationReply, RevocationStatement, Route, SelfReply, ServiceStat, Status, TokenCreated, TokenItem,
+        TokenRequest, WaitReply,
     },
 };
 use tokio::sync::watch;
@@ -262,6 +263,20 @@ impl Backend for Fake {
     ) -> Result<RevocationReply> {
         self.note(format!("revocation of {}", statement.node));
         Ok(RevocationReply { node: statement.node, agreed: false, quorum: false })
+    }
+
+    async fn recovery_draft(&self, survivors: Vec<NodeName>) -> Result<RecoveryDraft> {
+        self.note(format!("draft of a recovery with {} voters", survivors.len()));
+        Ok(RecoveryDraft::default())
+    }
+
+    async fn recover(&self, _caller: &Caller, statement: RecoveryStatement) -> Result<RecoveryReply> {
+        self.note(format!("recovery under {}", statement.fence_epoch));
+        Ok(RecoveryReply::default())
+    }
+
+    async fn lost_changes(&self) -> Result<Vec<LostChange>> {
+        Ok(Vec::new())
     }
 
     async fn remove_node(&self, _caller: &Caller, node: &NodeName) -> Result<ApplyReply> {
