@@ -32,6 +32,8 @@ pub(crate) struct Contacts {
 struct Inner {
     peers: BTreeMap<u64, Peer>,
     leader: Option<LeaderWord>,
+    /// When a leader last said that it has a quorum.
+    quorum: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -90,7 +92,16 @@ impl Contacts {
 
     /// A leader spoke.
     pub(crate) fn led_by(&self, word: LeaderWord) {
-        self.lock().leader = Some(word);
+        let mut inner = self.lock();
+        inner.leader = Some(word);
+        if word.quorum {
+            inner.quorum = Some(word.at);
+        }
+    }
+
+    /// When a leader last said that it has a quorum.
+    pub(crate) fn quorum(&self) -> Option<Instant> {
+        self.lock().quorum
     }
 
     pub(crate) fn leader(&self) -> Option<LeaderWord> {

@@ -102,6 +102,15 @@ impl Core {
         heard.map_or(since_start, |age| age.min(since_start))
     }
 
+    /// How long no quorum was heard of. A leader that is cut off from its quorum goes on to speak, so its
+    /// followers are not silent; they hear from it that it has none.
+    pub(crate) fn quorum_silence(&self) -> Duration {
+        let since_start = self.started.elapsed();
+        let heard =
+            if self.leads() { self.quorum_age() } else { self.link.contacts.quorum().map(|at| at.elapsed()) };
+        heard.map_or(since_start, |age| age.min(since_start))
+    }
+
     /// The leader, as far as this replica can vouch for it.
     pub(crate) fn leader_hint(&self) -> LeaderHint {
         let metrics = self.metrics();

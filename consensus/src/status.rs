@@ -160,7 +160,8 @@ pub(crate) fn of(core: &Core) -> QuorumStatus {
 /// takes for alive, and Raft does not hear, counts as lost only when Raft should have heard it: a learner
 /// hears nobody but the leader.
 fn lost_majority(core: &Core) -> Option<LostMajority> {
-    if core.leader_silence() < LOST_AFTER {
+    let silence = core.quorum_silence();
+    if silence < LOST_AFTER {
         return None;
     }
     let voters = core.voters();
@@ -174,7 +175,7 @@ fn lost_majority(core: &Core) -> Option<LostMajority> {
         silent.then(|| Silent { name: member.name.clone(), heard_ms })
     });
     let missing: Vec<_> = missing.collect();
-    let since_ms = now_ms.saturating_sub(crate::wire::millis(core.leader_silence()));
+    let since_ms = now_ms.saturating_sub(crate::wire::millis(silence));
     let lost = missing.len() * 2 >= voters.len() && !voters.is_empty();
     lost.then_some(LostMajority { since_ms, missing, voters: voters.len() })
 }

@@ -64,7 +64,8 @@ async fn recover(cluster: &Cluster, node: &str, random: u32) -> (Draft, SignedRe
     let replica = cluster.net.replica(node);
     let mut status = replica.status();
     let lost = tokio::time::timeout(Duration::from_secs(10), status.wait_for(|s| s.lost.is_some()));
-    lost.await.expect("named within 10 s").expect("published");
+    let named = lost.await.is_ok();
+    assert!(named, "{node} does not name it within 10 s: {:?}", *status.borrow());
     drop(status);
     let started = Instant::now();
     let draft = replica.draft_recovery(&BTreeSet::new(), random).await.expect("a draft");
