@@ -34,6 +34,8 @@ struct Inner {
     leader: Option<LeaderWord>,
     /// When a leader last said that it has a quorum.
     quorum: Option<Instant>,
+    /// When this replica last gave its vote to another.
+    voted: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -102,6 +104,16 @@ impl Contacts {
     /// When a leader last said that it has a quorum.
     pub(crate) fn quorum(&self) -> Option<Instant> {
         self.lock().quorum
+    }
+
+    /// This replica voted for another.
+    pub(crate) fn voted(&self) {
+        self.lock().voted = Some(Instant::now());
+    }
+
+    /// How long ago it did.
+    pub(crate) fn since_vote(&self) -> Option<Duration> {
+        self.lock().voted.map(|at| at.elapsed())
     }
 
     pub(crate) fn leader(&self) -> Option<LeaderWord> {

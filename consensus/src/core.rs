@@ -26,6 +26,7 @@ use crate::{
     batch::Submission,
     machine::Machine,
     network::Link,
+    rules::Leadership,
     statements::{Checkpoints, Statements},
     store::Store,
     types::{Member, PolicyRaft, RaftMetrics},
@@ -100,6 +101,25 @@ impl Core {
             self.link.contacts.leader().map(|word| word.at.elapsed())
         };
         heard.map_or(since_start, |age| age.min(since_start))
+    }
+
+    /// What is known of the leader. Whoever was given this replica's vote has the time of a leader to be heard
+    /// (the Raft paper, section 5.2): otherwise two far candidates depose each other.
+    pub(crate) fn leadership(&self) -> Leadership {
+        let silence = self.leader_silence();
+        match self.link.contacts.since_vote() {
+            Some(voted) if voted < silence => Leadership { silence: voted, is_gone: false },
+            _ => {
+                let last = self.link.contacts.leader().map(|word| word.id).filter(|id| *id != self.id);
+                Leadership { silence, is_gone: last.is_some_and(|id| self.is_gone(id)) }
+            }
+        }
+    }
+
+    /// Whether failure detection holds a member for dead, or it said that it leaves.
+    pub(crate) fn is_gone(&self, id: u64) -> bool {
+        let liveness = self.liveness.borrow().get(&NodeId(id)).map(|peer| peer.liveness);
+        matches!(liveness, Some(Liveness::Down | Liveness::Left))
     }
 
     /// How long no quorum was heard of. A leader that is cut off from its quorum goes on to speak, so its

@@ -36,6 +36,7 @@ pub mod recovery;
 mod replica;
 mod rpc;
 pub mod rules;
+mod runtime;
 mod serve;
 mod statements;
 mod status;

@@ -35,7 +35,7 @@ use crate::{
     propose::{self, ProposeError},
     recovery::{fence, lost},
     rpc::Rpc,
-    serve,
+    runtime, serve,
     statements::Statements,
     status::{self, QuorumStatus},
     store::{Engine, Store, StoreError, gate::Gate, log::LogStore, sled_engine::SledEngine},
@@ -47,8 +47,6 @@ use crate::{
 const MAX_ENTRIES_PER_APPEND: u64 = 128;
 /// Bytes of a snapshot in one RPC.
 const SNAPSHOT_CHUNK_BYTES: u64 = 256 * 1024;
-/// openraft's own deadline for appends and snapshot chunks, far above those of [`Link`], which decide.
-const OPENRAFT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long to wait for another process to let go of the database.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// How often to look.
@@ -396,10 +394,10 @@ fn open_unlocked(dir: &Path, id: NodeId, me: &NodeName) -> Result<SledEngine, St
 /// openraft's configuration. It is used unvalidated on purpose: openraft takes its leader lease from the
 /// election timeout and its RPC deadline from the heartbeat interval, and insists that the second be
 /// shorter. Here the lease must be short (after it, voters may follow a new leader) and the deadline
-/// long (see [`crate::network`]); its own clocks, for which the rule is made, are both off.
+/// long (see [`crate::runtime`]); its own clocks, for which the rule is made, are both off.
 fn raft_config(timers: &Timers) -> Config {
-    let lease_ms = crate::wire::millis(timers.election);
-    let deadline_ms = crate::wire::millis(OPENRAFT_DEADLINE);
+    let lease_ms = crate::wire::millis(timers.vote_lease());
+    let deadline_ms = crate::wire::millis(runtime::DEADLINE);
     Config {
         cluster_name: "selvedge".to_owned(),
         heartbeat_interval: deadline_ms,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use selvedge_fabric::Epoch;
 
-use crate::timers::{ELECTION_PER_RTT, MAX_ELECTION};
+use crate::timers::{ELECTION_PER_RTT, MAX_ELECTION, Timers};
 
 /// How long a voter hears no leader before it asks, in election timeouts. The spread keeps two voters
 /// from asking at once; more of it only lengthens the gap after a leader's death.
@@ -21,6 +21,8 @@ const MAX_PRE_VOTE: Duration =
     Duration::from_millis(2 * MAX_ELECTION.as_millis() as u64 / ELECTION_PER_RTT as u64);
 /// Pause after a refused pre-vote, in election timeouts.
 const RETRY: std::ops::Range<f64> = 0.1..0.3;
+/// How many voters take their turn within an election timeout when the leader is known to be dead.
+const TURNS_PER_ELECTION: u32 = 4;
 
 /// Whether what a replica at fence epoch `theirs` says is refused by one at `mine`. Also a higher epoch is:
 /// it counts only with the recovery key's statement, which is not a matter of Raft.
@@ -29,16 +31,34 @@ pub const fn is_fenced(mine: Epoch, theirs: Epoch) -> bool {
     mine != theirs
 }
 
+/// What a voter knows of the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// How long no leader was heard.
+    pub silence: Duration,
+    /// Failure detection holds the last leader that was heard for dead, or it said that it leaves.
+    pub is_gone: bool,
+}
+
+impl Leadership {
+    /// Whether it has ended: nobody leads for an election timeout, or for two heartbeats when the leader is
+    /// gone. Failure detection may be wrong; a leader that lives is heard, and then nothing else counts.
+    #[must_use]
+    pub fn has_ended(&self, timers: &Timers) -> bool {
+        self.silence >= if self.is_gone { timers.vote_lease() } else { timers.election }
+    }
+}
+
 /// Whether to promise a vote to one whose newest log entry is `theirs`: its log is at least as new as
-/// `mine`, and no leader was heard for an election timeout.
+/// `mine`, and leadership has ended.
 #[must_use]
 pub fn would_vote<L: PartialOrd>(
     mine: Option<L>,
     theirs: Option<L>,
-    leader_silence: Duration,
-    election: Duration,
+    leadership: Leadership,
+    timers: &Timers,
 ) -> bool {
-    theirs >= mine && leader_silence >= election
+    theirs >= mine && leadership.has_ended(timers)
 }
 
 /// Whether `granted` is a majority of every configuration (two, while membership changes).
@@ -59,6 +79,8 @@ pub struct Countdown {
     pause: f64,
     /// How often in a row the others were too far away to be heard in time.
     strain: u32,
+    /// Since when the leader is known to be gone.
+    gone: Option<Duration>,
 }
 
 impl Countdown {
@@ -66,7 +88,7 @@ impl Countdown {
     #[must_use]
     pub fn new(seed: u64, now: Duration) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        let mut countdown = Self { random, attempt: now, factor: 1.0, pause: 1.0, strain: 0 };
+        let mut countdown = Self { random, attempt: now, factor: 1.0, pause: 1.0, strain: 0, gone: None };
         countdown.restart(now);
         countdown
     }
@@ -103,11 +125,16 @@ impl Countdown {
         least.saturating_mul(1 << self.strain).min(MAX_PRE_VOTE.max(least))
     }
 
-    /// Whether it is time to ask.
+    /// Whether it is time to ask. When the leader is gone nobody waits for a random time: the voters that
+    /// live ask in turn, this one after `before` others, so that two do not share the votes.
     #[must_use]
-    pub fn is_over(&self, now: Duration, leader_silence: Duration, election: Duration) -> bool {
-        let pause = election.mul_f64(self.pause);
-        leader_silence >= election.mul_f64(self.factor) && now.saturating_sub(self.attempt) >= pause
+    pub fn is_over(&mut self, now: Duration, leadership: Leadership, before: u32, timers: &Timers) -> bool {
+        let gone = leadership.is_gone && leadership.has_ended(timers);
+        self.gone = gone.then(|| self.gone.unwrap_or(now));
+        let turn = (timers.election / TURNS_PER_ELECTION).saturating_mul(before);
+        let my_turn = self.gone.is_some_and(|since| now.saturating_sub(since) >= turn);
+        let waited = my_turn || leadership.silence >= timers.election.mul_f64(self.factor);
+        waited && now.saturating_sub(self.attempt) >= timers.election.mul_f64(self.pause)
     }
 }
 
@@ -115,11 +142,20 @@ impl Countdown {
 mod tests {
     use super::*;
 
-    const ELECTION: Duration = Duration::from_millis(600);
+    const ELECTION: Duration = Timers::DEFAULT.election;
+
+    const fn alive(silence: Duration) -> Leadership {
+        Leadership { silence, is_gone: false }
+    }
+
+    const fn gone(silence: Duration) -> Leadership {
+        Leadership { silence, is_gone: true }
+    }
 
     #[test]
     fn a_vote_is_promised_to_newer_logs_when_no_leader_is_heard() {
-        let vote = |mine, theirs, silence| would_vote(mine, theirs, silence, ELECTION);
+        let timers = Timers::default();
+        let vote = |mine, theirs, silence| would_vote(mine, theirs, alive(silence), &timers);
         let at = |term: u64, index: u64| Some((term, index));
         assert!(vote(at(2, 5), at(2, 5), ELECTION));
         assert!(vote(at(2, 5), at(3, 1), ELECTION));
@@ -140,10 +176,27 @@ mod tests {
     #[test]
     fn the_countdown_waits_at_least_one_election_timeout() {
         let start = Duration::from_secs(9);
-        let countdown = Countdown::new(7, start);
-        assert!(!countdown.is_over(start + ELECTION / 2, ELECTION * 9, ELECTION));
-        assert!(countdown.is_over(start + ELECTION * 2, ELECTION * 2, ELECTION));
-        assert!(!countdown.is_over(start + ELECTION * 2, Duration::ZERO, ELECTION));
+        let (mut countdown, timers) = (Countdown::new(7, start), Timers::default());
+        assert!(!countdown.is_over(start + ELECTION / 2, alive(ELECTION * 9), 0, &timers));
+        assert!(countdown.is_over(start + ELECTION * 2, alive(ELECTION * 2), 0, &timers));
+        assert!(!countdown.is_over(start + ELECTION * 2, alive(Duration::ZERO), 0, &timers));
+    }
+
+    #[test]
+    fn a_dead_leader_is_replaced_in_turn_and_one_that_is_heard_is_not() {
+        let (now, timers) = (ELECTION * 9, Timers::default());
+        let (mut first, mut second) = (Countdown::new(1, ELECTION), Countdown::new(2, ELECTION));
+        let (heard, quiet) = (gone(timers.heartbeat), gone(timers.vote_lease()));
+        assert!(!first.is_over(now, heard, 0, &timers), "it is heard, whatever is said of it");
+        assert!(!would_vote(Some(1), Some(1), heard, &timers));
+        assert!(would_vote(Some(1), Some(1), quiet, &timers));
+        assert!(first.is_over(now, quiet, 0, &timers));
+        first.restart(now);
+        assert!(!first.is_over(now, quiet, 0, &timers), "its election has time to succeed");
+        assert!(!second.is_over(now, quiet, 1, &timers), "it is the first one's turn");
+        assert!(second.is_over(now + ELECTION / 4, quiet, 1, &timers));
+        assert!(!second.is_over(now + ELECTION, alive(ELECTION / 2), 1, &timers), "a new leader");
+        assert!(!second.is_over(now + ELECTION * 2, quiet, 1, &timers), "its turn is counted anew");
     }
 
     #[test]

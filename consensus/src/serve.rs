@@ -110,7 +110,13 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
                 Err(RaftError::Fatal(error)) => Err(error),
             }
         }
-        Ask::Vote(request) => Ok(Answer::Vote(core.raft.vote(request).await.map_err(fatal)?)),
+        Ask::Vote(request) => {
+            let response = core.raft.vote(request).await.map_err(fatal)?;
+            if response.vote_granted {
+                core.link.contacts.voted();
+            }
+            Ok(Answer::Vote(response))
+        }
         Ask::PreVote { last } => Ok(Answer::PreVote { granted: would_vote(core, last) }),
         Ask::Leader => Ok(Answer::Leader(core.leader_hint())),
         Ask::Propose { proposal, within_ms } => {
@@ -158,7 +164,7 @@ fn note(core: &Core, word: LeaderWord) {
 
 fn would_vote(core: &Core, theirs: Option<crate::types::LogIndex>) -> bool {
     let Ok(mine) = core.store.last_log_id() else { return false };
-    rules::would_vote(mine, theirs, core.leader_silence(), core.link.timers().election)
+    rules::would_vote(mine, theirs, core.leadership(), &core.link.timers())
 }
 
 async fn propose(core: &Arc<Core>, proposal: &[u8], within_ms: u64) -> Proposed {

@@ -20,7 +20,8 @@ pub struct Timers {
     /// Between heartbeats of the leader.
     pub heartbeat: Duration,
     /// A voter that heard no leader for a random time between this and 1.7 times as long asks for an
-    /// election; one that heard a leader within this time refuses to help.
+    /// election; one that heard a leader within this time refuses to help. Of a leader that is known to be dead,
+    /// two silent heartbeats are enough.
     pub election: Duration,
     /// A voter that is down for longer is replaced, where placement allows it.
     pub dead_voter: Duration,
@@ -32,17 +33,19 @@ pub struct Timers {
 
 impl Default for Timers {
     fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(150),
-            election: MIN_ELECTION,
-            dead_voter: Duration::from_secs(10),
-            snapshot_entries: 2_048,
-            keep_entries: 512,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Timers {
+    pub(crate) const DEFAULT: Self = Self {
+        heartbeat: Duration::from_millis(150),
+        election: MIN_ELECTION,
+        dead_voter: Duration::from_secs(10),
+        snapshot_entries: 2_048,
+        keep_entries: 512,
+    };
+
     /// These timers for voters that are `rtt` (the 99th percentile) apart; never shorter than `self`.
     #[must_use]
     pub fn scaled(&self, rtt: Duration) -> Self {
@@ -56,6 +59,13 @@ impl Timers {
     #[must_use]
     pub fn election_max(&self) -> Duration {
         self.election * 2
+    }
+
+    /// No voter helps to replace a leader that it heard within this time, two heartbeats, whatever it is told of
+    /// that leader.
+    #[must_use]
+    pub fn vote_lease(&self) -> Duration {
+        self.heartbeat * 2
     }
 
     /// A leader whose quorum answered longer ago than this does not append: two heartbeats went

@@ -18,6 +18,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 pub(crate) type PolicyRaft = Raft<TypeConfig>;

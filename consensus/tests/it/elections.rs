@@ -76,6 +76,38 @@ async fn a_dead_leader_is_followed_by_another_within_a_second_and_a_half() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_known_to_be_dead_is_followed_by_another_before_its_time_is_out() {
+    for seed in 40..45 {
+        let cluster = Cluster::of_three(seed).await;
+        let leader = cluster.leader().await;
+        let survivor = if leader == name("p2") { "p3" } else { "p2" };
+        cluster.net.cut(&leader);
+        let start = Instant::now();
+        sleep(Duration::from_millis(250)).await;
+        cluster.hold_for_dead(&leader);
+        let written = cluster.net.replica(survivor).propose(fabric::write(TokenId([4; 9])), PATIENCE).await;
+        written.expect("written under a new leader");
+        // Virtual time, as above; alone the time-out is 600 ms.
+        assert!(start.elapsed() < Duration::from_millis(600), "seed {seed}: {:?}", start.elapsed());
+        cluster.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_living_leader_is_kept_whatever_failure_detection_says() {
+    let cluster = Cluster::of_three(46).await;
+    let leader = cluster.leader().await;
+    let term = cluster.net.replica(leader.as_str()).status().borrow().term;
+    cluster.hold_for_dead(&leader);
+    sleep(Duration::from_secs(30)).await;
+    for replica in cluster.replicas() {
+        let status = replica.status().borrow().clone();
+        assert_eq!((status.leader.as_ref(), status.term), (Some(&leader), term));
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_quorum_a_write_is_refused_in_time_and_names_who_is_missing() {
     let cluster = Cluster::of_three(5).await;
     let leader = cluster.leader().await;

@@ -15,10 +15,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use selvedge_consensus::{Peers, Replica, Rpc, RpcError, Settings, Timers};
+use selvedge_consensus::{Peer, Peers, Replica, Rpc, RpcError, Settings, Timers};
 use selvedge_fabric::{
     id::NodeName,
     key::{FabricId, PublicKey, Signer},
+    view::Liveness,
 };
 use tempfile::TempDir;
 use tokio::{sync::watch, time::sleep};
@@ -171,7 +172,7 @@ pub(crate) struct Cluster {
     pub(crate) events: Arc<Events>,
     pub(crate) timers: Timers,
     dir: TempDir,
-    _liveness: watch::Sender<Arc<Peers>>,
+    detector: watch::Sender<Arc<Peers>>,
     liveness: watch::Receiver<Arc<Peers>>,
 }
 
@@ -187,13 +188,13 @@ pub(crate) fn key(node: &str) -> PublicKey {
 
 impl Cluster {
     pub(crate) fn empty(seed: u64) -> Self {
-        let (sender, liveness) = watch::channel(Arc::new(Peers::new()));
+        let (detector, liveness) = watch::channel(Arc::new(Peers::new()));
         Self {
             net: VirtualNet::new(seed),
             events: Arc::default(),
             timers: Timers::default(),
             dir: TempDir::new().expect("a directory"),
-            _liveness: sender,
+            detector,
             liveness,
         }
     }
@@ -236,6 +237,14 @@ impl Cluster {
         for proposal in fabric::admission(node, cloud, key(node)) {
             replica.propose(proposal, Duration::from_secs(20)).await.expect("admitted");
         }
+    }
+
+    /// Failure detection holds `node` for dead, everywhere.
+    pub(crate) fn hold_for_dead(&self, node: &NodeName) {
+        let zone = "aws/a".parse().expect("a zone");
+        let peer = Peer { name: node.clone(), zone, liveness: Liveness::Down, since_ms: 0 };
+        self.detector
+            .send_modify(|peers| drop(Arc::make_mut(peers).insert(key(node.as_str()).node_id(), peer)));
     }
 
     pub(crate) fn replicas(&self) -> Vec<Replica> {

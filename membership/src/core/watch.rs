@@ -24,8 +24,9 @@ pub const REFUSALS: u32 = 3;
 /// How long the first of them must be past: longer than a restart takes to bind its port again. They need
 /// not be spread over it, because a host says so a few times at once and then only once a second.
 pub const REFUSED_FOR_MS: u64 = 300;
-/// The same for a peer that was never heard: one that was just admitted binds its port when it has read its
-/// answer, and taken for dead before it ever lived it would not be given what it needs to live.
+/// The same for a peer that was never heard, and that nobody else misses: one that was just admitted binds its
+/// port when it has read its answer, and taken for dead before it ever lived it would not be given what it needs to
+/// live.
 pub const NEWCOMER_REFUSED_FOR_MS: u64 = 10_000;
 /// A peer that is accused by others or by SWIM is watched for so long after the last accusation.
 const ACCUSED_FOR_MS: u64 = 10_000;
@@ -67,7 +68,8 @@ impl Peer {
     }
 
     const fn refused(&self, now_ms: u64) -> bool {
-        let long = if self.heard_ms.is_some() { REFUSED_FOR_MS } else { NEWCOMER_REFUSED_FOR_MS };
+        let lived = self.heard_ms.is_some() || self.accused_ms.is_some();
+        let long = if lived { REFUSED_FOR_MS } else { NEWCOMER_REFUSED_FOR_MS };
         self.refusals >= REFUSALS && now_ms.saturating_sub(self.first_refusal_ms) >= long
     }
 }
@@ -132,6 +134,7 @@ impl Watch {
     pub fn handle_moved(&mut self, peer: NodeId, now_ms: u64) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.refusals = 0;
+            peer.accused_ms = None;
             peer.watched_since_ms = peer.watched_since_ms.map(|_| now_ms);
         }
     }
@@ -245,6 +248,17 @@ mod tests {
         refuse(&mut watch, &[1_000, 1_100, 1_200]);
         assert_eq!(watch.seen(PEER, 1_000 + NEWCOMER_REFUSED_FOR_MS - 1), None);
         assert_eq!(watch.seen(PEER, 1_000 + NEWCOMER_REFUSED_FOR_MS), Some(Seen::Refused));
+    }
+
+    #[test]
+    fn a_peer_that_others_miss_is_no_newcomer_until_it_begins_anew() {
+        let mut watch = watch([7].into_iter());
+        watch.handle_accused(PEER, 900);
+        refuse(&mut watch, &[1_000, 1_100, 1_200]);
+        assert_eq!(watch.seen(PEER, 1_000 + REFUSED_FOR_MS), Some(Seen::Refused));
+        watch.handle_moved(PEER, 2_000);
+        refuse(&mut watch, &[2_000, 2_100, 2_200]);
+        assert_eq!(watch.seen(PEER, 2_000 + REFUSED_FOR_MS), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use selvedge_consensus::{
     Timers,
     placement::{self, Processor, Situation, Step},
-    rules::{Countdown, is_fenced, is_majority, would_vote},
+    rules::{Countdown, Leadership, is_fenced, is_majority, would_vote},
 };
 use selvedge_fabric::{Epoch, command::AdmissionState, key::NodeId, policy::PolicyState, view::Liveness};
 use selvedge_membership::core::judge::Judgement;
@@ -26,8 +26,9 @@ use crate::mutant::Mutant;
 const RTT: Duration = Duration::from_millis(160);
 /// How often the leader looks at the placement.
 const PLACEMENT_MS: u64 = 500;
-/// A leader whose majority answered within this time does well: less than an election timeout.
-const ANSWERED_MS: u64 = 1_000;
+/// A leader whose majority answered within this time does well: less than two heartbeats, after which it may be
+/// replaced when it is held for dead.
+const ANSWERED_MS: u64 = 700;
 /// A learner this close to the end of the log may vote.
 const CAUGHT_UP: usize = 64;
 
@@ -54,6 +55,8 @@ pub(crate) struct Replica {
     declined: bool,
     started_ms: u64,
     heard_leader_ms: Option<u64>,
+    /// Whom it heard last.
+    leader: Option<NodeId>,
     matched: BTreeMap<u64, usize>,
     answered_ms: BTreeMap<u64, u64>,
     /// Since when its majority answers without a gap.
@@ -80,6 +83,7 @@ impl Replica {
             declined: false,
             started_ms: now_ms,
             heard_leader_ms: None,
+            leader: None,
             matched: BTreeMap::new(),
             answered_ms: BTreeMap::new(),
             well_since_ms: None,
@@ -137,9 +141,11 @@ impl Replica {
         self.stored.log.last().map(|entry| (entry.term, self.stored.log.len()))
     }
 
-    fn silence(&self, now_ms: u64) -> Duration {
+    fn leadership(&self, now_ms: u64) -> Leadership {
         let heard_ms = self.heard_leader_ms.unwrap_or(self.started_ms);
-        Duration::from_millis(now_ms.saturating_sub(heard_ms))
+        let silence = Duration::from_millis(now_ms.saturating_sub(heard_ms));
+        let is_gone = self.leader.is_some_and(|id| self.down_since_ms.contains_key(&id));
+        Leadership { silence, is_gone }
     }
 
     fn is_majority(&self, granted: &BTreeSet<u64>) -> bool {
@@ -194,11 +200,16 @@ impl Replica {
                 false => self.countdown.retry_with_patience(now),
             }
         }
-        if self.silence(now_ms) < election {
+        let leadership = self.leadership(now_ms);
+        if leadership.silence < election {
             self.countdown.relax();
         }
-        let alone = self.members().voters.iter().all(|voters| voters.len() == 1);
-        if alone || self.countdown.is_over(now, self.silence(now_ms), election) {
+        let voters = self.members().voters;
+        let alone = voters.iter().all(|voters| voters.len() == 1);
+        let voters: BTreeSet<u64> = voters.into_iter().flatten().collect();
+        let before = voters.range(..self.me.0).filter(|id| !self.down_since_ms.contains_key(&NodeId(**id)));
+        let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
+        if alone || self.countdown.is_over(now, leadership, before, &self.timers) {
             (self.asked, self.declined) = (now, false);
             self.role = Role::Asking;
             self.ask_voters(&Say::PreVote(self.last()));
@@ -382,8 +393,7 @@ impl Replica {
             Say::PreVote(theirs) => {
                 let mine = if self.mutant == Some(Mutant::AnyLog) { None } else { self.last() };
                 let quiet = self.mutant == Some(Mutant::EagerPreVote)
-                    || (!self.leads()
-                        && would_vote(mine, theirs, self.silence(now_ms), self.timers.election));
+                    || (!self.leads() && would_vote(mine, theirs, self.leadership(now_ms), &self.timers));
                 self.send(from.0, Say::WouldVote(quiet));
             }
             Say::WouldVote(false) => self.declined = true,
@@ -402,7 +412,7 @@ impl Replica {
             }
             Say::Append { from: at, before, entries, committed } if term == self.stored.term => {
                 self.deeds.push(Deed::Followed { mine: self.stored.epoch, theirs: epoch });
-                (self.role, self.heard_leader_ms) = (Role::Follower, Some(now_ms));
+                (self.role, self.heard_leader_ms, self.leader) = (Role::Follower, Some(now_ms), Some(from));
                 let appended = self.append(at, before, entries, committed);
                 self.send(from.0, appended);
             }
