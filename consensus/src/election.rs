@@ -13,6 +13,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use selvedge_fabric::event::Pulse;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
@@ -113,6 +114,7 @@ pub(crate) async fn heartbeats(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(core.link.timers().heartbeat) => {}
         }
+        core.events.pulse("raft heartbeats", Pulse::Turned);
         if !core.leads() {
             core.link.set_quorum(false);
             continue;

@@ -13,7 +13,7 @@ use openraft::{Config, Raft, SnapshotPolicy, error::InitializeError, error::Raft
 use selvedge_fabric::{
     Revision,
     command::{Applied, Command},
-    event::EventSink,
+    event::{EventSink, vital},
     id::NodeName,
     key::{FabricId, NodeId, PublicKey, Signer},
     policy::PolicyState,
@@ -217,11 +217,12 @@ pub(crate) async fn start_generation(shared: &Arc<Shared>) -> Result<Generation,
     core.introduce_members();
     shared.status.send_replace(Arc::new(status::of(&core)));
     let tasks = TaskTracker::new();
-    tasks.spawn(batch::run(Arc::clone(&core), waiting));
-    tasks.spawn(election::run(Arc::clone(&core), shared.seed));
-    tasks.spawn(election::heartbeats(Arc::clone(&core)));
-    tasks.spawn(placer::run(Arc::clone(&core)));
-    tasks.spawn(status::run(Arc::clone(&core), Arc::clone(&shared.status)));
+    let (one, events) = (|| Arc::clone(&core), || Arc::clone(&core.events));
+    tasks.spawn(vital(events(), "raft batches", batch::run(one(), waiting)));
+    tasks.spawn(vital(events(), "raft elections", election::run(one(), shared.seed)));
+    tasks.spawn(vital(events(), "raft heartbeats", election::heartbeats(one())));
+    tasks.spawn(vital(events(), "voter placement", placer::run(one())));
+    tasks.spawn(vital(events(), "raft status", status::run(one(), Arc::clone(&shared.status))));
     tasks.close();
     Ok(Generation { core, tasks, gate })
 }
@@ -274,7 +275,8 @@ impl Replica {
         });
         let generation = start_generation(&shared).await?;
         shared.replace(generation);
-        shared.tasks.spawn(fence::run(Arc::downgrade(&shared), incoming, shared.stop.clone()));
+        let fencing = fence::run(Arc::downgrade(&shared), incoming, shared.stop.clone());
+        shared.tasks.spawn(vital(Arc::clone(&shared.events), "raft fence", fencing));
         shared.tasks.close();
         Ok(Self { shared })
     }

@@ -41,6 +41,8 @@ pub struct Plan {
     pub zone: Zone,
     /// What people should know.
     pub alarms: Vec<Alarm>,
+    /// Whether all of the revision is in it. A node that cannot carry some object out leaves it out.
+    pub whole: bool,
     /// When the plan must be computed again although nothing happened: a contract ends, a proof ends.
     pub next_deadline_ms: Option<UnixMs>,
 }

@@ -11,7 +11,7 @@ use std::{
 use rand::RngExt;
 use selvedge_fabric::{
     Epoch,
-    event::EventSink,
+    event::{EventSink, vital},
     id::NodeName,
     key::{FabricId, Signer},
     policy::PolicyState,
@@ -146,7 +146,7 @@ impl Membership {
             peers,
             rng_seed: rand::rng().random(),
         };
-        let carrier = carrier::start(start, &tasks, stop.clone()).await?;
+        let carrier = carrier::start(start, &options.events, &tasks, stop.clone()).await?;
         let gossip_addr = carrier.local_addr;
         let (probe_handler, probes) = ProbeHandler::new(shared.clone());
         options.transport.handle(Alpn::Probe, Arc::new(probe_handler));
@@ -163,8 +163,9 @@ impl Membership {
             boot_nonce: rand::rng().random(),
             rng_seed: rand::rng().random(),
         };
+        let events = Arc::clone(&parts.options.events);
         let service = Service::new(parts, loaded);
-        tasks.spawn(service.run(stop.clone()));
+        tasks.spawn(vital(events, crate::service::TASK, service.run(stop.clone())));
         tasks.close();
         Ok(Self { shared, view, gossip_addr, tasks, stop })
     }

@@ -8,9 +8,9 @@ use std::{
 
 use selvedge_dns::Dns;
 use tokio::{net::TcpListener, sync::mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use crate::api::ApiServer;
+use crate::{api::ApiServer, watchdog::Watchdog};
 
 /// Most gateway addresses: a node has one of each family.
 const MAX_GATEWAYS: usize = 8;
@@ -42,17 +42,17 @@ impl Gateway {
     }
 
     /// Serves the workload API from here on until `stop`. Connections of before have waited in the kernel.
-    pub fn open(&self, api: &ApiServer, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub fn open(&self, api: &ApiServer, watchdog: &Watchdog, stop: &CancellationToken) {
         let waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut waiting) = waiting else { return };
-        let (api, tracker) = (api.clone(), tasks.clone());
+        let (api, watched) = (api.clone(), watchdog.clone());
         let serving = async move {
             while let Some(listener) = waiting.recv().await {
                 let server = api.clone();
-                tracker.spawn(async move { server.serve_workload(listener).await });
+                watched.keep("workload api", async move { server.serve_workload(listener).await });
             }
         };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(serving));
+        watchdog.keep("workload gateways", stop.clone().run_until_cancelled_owned(serving));
     }
 
     /// Serves at these addresses, which this host must have. Those that are served already stay so.

@@ -6,6 +6,7 @@
 //! * [`revocations`] refuses keys on the word of the recovery key, until the policy does.
 //! * [`isolation`] keeps a node from others for a drill, for as long as that is renewed.
 //! * [`reconcile`] turns intent and facts into the plan that everything else applies.
+//! * [`watchdog`] watches over the daemon's own tasks.
 //! * [`backend`] answers the [`api`] from published snapshots.
 #![warn(missing_docs)]
 
@@ -33,6 +34,7 @@ pub mod pki;
 pub mod reconcile;
 pub mod renew;
 pub mod revocations;
+pub mod watchdog;
 
 pub use config::NodeConfig;
 pub use daemon::run;

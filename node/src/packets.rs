@@ -297,10 +297,11 @@ impl Packets {
         self.in_force.subscribe()
     }
 
-    /// The revision in force; 0 before the first.
+    /// The revision in force; 0 before the first. A plan that leaves something out enforces what was before.
     #[must_use]
     pub fn revision_in_force(&self) -> Revision {
-        self.in_force.borrow().as_ref().map_or(0, |plan| plan.revision)
+        let in_force = self.in_force.borrow();
+        in_force.as_ref().map_or(0, |plan| plan.revision.saturating_sub(u64::from(!plan.whole)))
     }
 
     /// Waits until packets of this node are judged by a plan in which these addresses are the endpoint's.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quinn::{Connection, Endpoint};
 use rustls_pki_types::CertificateDer;
 use selvedge_fabric::{
-    event::EventSink,
+    event::{EventSink, vital},
     id::{Name, NodeName},
 };
 use tokio::sync::{Semaphore, watch};
@@ -148,7 +148,7 @@ impl Transport {
             client_configs,
             server_config,
             book: AddressBook::default(),
-            refusals: Refusals::new(events),
+            refusals: Refusals::new(Arc::clone(&events)),
             unreachable: Unreachable::default(),
             isolation,
             tally: Tally::default(),
@@ -160,9 +160,10 @@ impl Transport {
             handlers: RwLock::default(),
             pool: Mutex::new(Pool::new(found)),
         });
-        shared.tasks.spawn(accept::run(Arc::clone(&shared)));
-        shared.tasks.spawn(sweep(Arc::clone(&shared)));
-        shared.tasks.spawn(unreachable::run(Arc::clone(&shared), ear));
+        let watched = || Arc::clone(&events);
+        shared.tasks.spawn(vital(watched(), "connections accepted", accept::run(Arc::clone(&shared))));
+        shared.tasks.spawn(vital(watched(), "connections swept", sweep(Arc::clone(&shared))));
+        shared.tasks.spawn(vital(watched(), "unreachable ports", unreachable::run(Arc::clone(&shared), ear)));
         Ok(Self(shared))
     }
 

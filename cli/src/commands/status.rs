@@ -110,6 +110,12 @@ fn node(status: &Status) -> String {
     if let Some(expires) = &status.certificate_expires {
         text.push_str(&format!("certificate until {expires}\n"));
     }
+    for task in &status.tasks {
+        let turned = task.turned_ms_ago.map(|ms| format!(", turned {} ago", human::span(ms)));
+        let restarts = (task.restarts > 0).then(|| format!(", started again {} times", task.restarts));
+        let (turned, restarts) = (turned.unwrap_or_default(), restarts.unwrap_or_default());
+        text.push_str(&format!("task {} {}{turned}{restarts}\n", task.name, task.state));
+    }
     for (purpose, addresses) in &status.listening {
         text.push_str(&format!("{purpose} on {}\n", addresses.join(", ")));
     }

@@ -24,6 +24,7 @@ use std::{
 
 use selvedge_fabric::{
     Epoch, Revision,
+    event::vital,
     key::Signer,
     statement::{
         Bundle, Claim, MAX_BUNDLE_BYTES, MAX_SUCCESSIONS, Signatures, Statement, Succession, VoterSet,
@@ -170,9 +171,11 @@ impl Shared {
         let Some(checkpoints) = core.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        tasks.spawn(sign::run(Arc::clone(&core), Arc::clone(signer), checkpoints));
-        tasks.spawn(gather::run(Arc::clone(&core)));
-        tasks.spawn(gather::run_links(core));
+        let events = || Arc::clone(&core.events);
+        let signing = sign::run(Arc::clone(&core), Arc::clone(signer), checkpoints);
+        tasks.spawn(vital(events(), "statements signed", signing));
+        tasks.spawn(vital(events(), "statements gathered", gather::run(Arc::clone(&core))));
+        tasks.spawn(vital(events(), "voter sets gathered", gather::run_links(Arc::clone(&core))));
     }
 }
 

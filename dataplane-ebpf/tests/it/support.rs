@@ -161,6 +161,7 @@ pub(crate) fn bare_plan(revision: u64) -> Plan {
         routing: Arc::default(),
         zone: Zone { ranges, ..Zone::default() },
         alarms: Vec::new(),
+        whole: true,
         next_deadline_ms: None,
     }
 }

@@ -22,7 +22,10 @@ use std::{
     sync::Arc,
 };
 
-use selvedge_fabric::{event::EventSink, plan::Plan};
+use selvedge_fabric::{
+    event::{EventSink, vital},
+    plan::Plan,
+};
 use tokio::sync::watch;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -109,6 +112,7 @@ struct Serving {
     connections: Arc<tcp::Connections>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    events: Arc<dyn EventSink>,
 }
 
 impl Serving {
@@ -118,11 +122,12 @@ impl Serving {
             let (responder, tasks, stop) = (self.responder.clone(), self.tasks.clone(), self.stop.clone());
             let worker =
                 udp::Worker { socket: Arc::new(socket), local: bound.address, responder, tasks, stop };
-            self.tasks.spawn(worker.run());
+            self.tasks.spawn(vital(self.events.clone(), "dns udp", worker.run()));
         }
         let (responder, connections) = (self.responder.clone(), self.connections.clone());
         let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
-        self.tasks.spawn(tcp::accept(bound.tcp, responder, connections, tasks, stop));
+        let accept = tcp::accept(bound.tcp, responder, connections, tasks, stop);
+        self.tasks.spawn(vital(self.events.clone(), "dns tcp", accept));
     }
 }
 
@@ -144,8 +149,9 @@ impl Dns {
         let index = follow::build(&tasks, first.clone()).await?;
         let (publish, index) = watch::channel(Arc::new(index));
         let metrics = Arc::new(Metrics::default());
+        let events = options.events;
         let forwarder = (!options.upstreams.is_empty())
-            .then(|| Arc::new(Forwarder::new(options.upstreams, metrics.clone(), options.events)));
+            .then(|| Arc::new(Forwarder::new(options.upstreams, metrics.clone(), events.clone())));
         let responder = Arc::new(Responder {
             index,
             host: options.host_view.asker(),
@@ -154,9 +160,10 @@ impl Dns {
             metrics: metrics.clone(),
         });
 
-        tasks.spawn(follow::run(options.plan, first, publish, tasks.clone(), stop.clone()));
+        let following = follow::run(options.plan, first, publish, tasks.clone(), stop.clone());
+        tasks.spawn(vital(events.clone(), "dns names", following));
         let guard = stop.clone().drop_guard();
-        let serving = Serving { responder, connections: Arc::default(), tasks, stop };
+        let serving = Serving { responder, connections: Arc::default(), tasks, stop, events };
         bound.into_iter().for_each(|listener| serving.serve(listener));
         tracing::info!(?addresses, "the DNS answers");
         Ok(Self { addresses, serving, workers, metrics, _guard: guard })

@@ -117,6 +117,7 @@ pub(crate) fn plan(zone: Zone) -> Arc<Plan> {
         routing: Arc::default(),
         zone,
         alarms: Vec::new(),
+        whole: true,
         next_deadline_ms: None,
     })
 }

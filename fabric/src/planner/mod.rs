@@ -145,6 +145,7 @@ pub fn plan_with(
         routing,
         zone: zone(prepared, policy, view, local, &candidates, now_ms),
         alarms,
+        whole: true,
         next_deadline_ms: deadlines.into_iter().flatten().min(),
     }
 }

@@ -10,10 +10,12 @@
 //!   and [`diff`] stop there.
 //! * `graph` and `validate` judge the objects as they would be.
 //! * `nodes` and `tokens` carry out what concerns those.
+//! * `held` leaves out what a node cannot carry out.
 //! * `history`, `hash` and `snapshot` remember, compare and store.
 mod apply;
 mod graph;
 mod hash;
+mod held;
 mod history;
 mod nodes;
 mod pool;

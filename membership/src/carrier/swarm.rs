@@ -1,6 +1,6 @@
 //! The task that owns the swarm: translates between libp2p and the service, and decides nothing.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
@@ -10,7 +10,11 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use selvedge_fabric::{key::NodeId, record::Record};
+use selvedge_fabric::{
+    event::{EventSink, vital},
+    key::NodeId,
+    record::Record,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
@@ -48,6 +52,7 @@ pub(crate) struct Start<'a> {
 /// Binds the gossip port and starts the task.
 pub(crate) async fn start(
     start: Start<'_>,
+    sink: &Arc<dyn EventSink>,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> Result<Carrier, CarrierError> {
@@ -63,7 +68,7 @@ pub(crate) async fn start(
         clock: Clock::new(),
         events,
     };
-    tasks.spawn(task.run(commands, stop));
+    tasks.spawn(vital(Arc::clone(sink), "gossip carrier", task.run(commands, stop)));
     Ok(Carrier { local_addr, commands: command_sender, events: event_receiver })
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use selvedge_fabric::{
-    event::Severity,
+    event::{Pulse, Severity},
     id::NodeName,
     key::{NodeId, PublicKey},
     policy::PolicyState,
@@ -52,6 +52,8 @@ use crate::{
     reports::Reports,
 };
 
+/// What it is called where tasks are watched over.
+pub(crate) const TASK: &str = "membership";
 /// Resolution of all time-outs.
 const TICK: Duration = Duration::from_millis(50);
 /// Changes are gathered for so long before a view is built: a burst becomes one view.
@@ -200,6 +202,7 @@ impl Service {
                     self.step(now);
                 }
                 _ = tick.tick() => {
+                    self.parts.options.events.pulse(TASK, Pulse::Turned);
                     let now = self.parts.clock.now();
                     self.handle_tick(now);
                     self.step(now);

@@ -19,7 +19,8 @@ pub use endpoint::{
 };
 pub use fabric::{
     Alarm, Counts, EventItem, Link, Me, Member, NodeState, NodeStateRequest, QuorumReport, Readiness,
-    Replica, RevocationDraft, RevocationReply, RevocationStatement, Route, Status, ZoneHealth, ZoneState,
+    Replica, RevocationDraft, RevocationReply, RevocationStatement, Route, Status, TaskHealth, ZoneHealth,
+    ZoneState,
 };
 pub use intent::{
     ApplyReply, Change, DeleteRequest, Description, HistoryItem, Manifest, ManifestFile, ManifestFiles,

@@ -51,6 +51,7 @@ use crate::{
     packets::Packets,
     renew::CertificateClock,
     revocations::EmergencyRevocations,
+    watchdog::Watchdog,
 };
 
 /// Time for a write to be committed before its outcome is unknown.
@@ -98,6 +99,8 @@ pub struct Node {
     pub watches: Watches,
     /// The overlay, where and once it runs.
     pub overlay: Arc<OnceLock<Overlay>>,
+    /// Who watches over the daemon's tasks.
+    pub watchdog: Watchdog,
     /// Counters of the subsystems, as Prometheus text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }

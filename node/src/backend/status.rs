@@ -13,6 +13,7 @@ use super::Node;
 use crate::{
     api::{Caller, types},
     clock,
+    watchdog::{self, Report, State},
 };
 
 /// A fact older than this is stale: living nodes renew theirs far more often.
@@ -35,6 +36,8 @@ impl Node {
         alarms.extend(self.lost_majority_alarm());
         alarms.extend(self.revocation_alarm());
         alarms.extend(self.drill_alarm());
+        let tasks = self.watchdog.report();
+        alarms.extend(tasks.iter().filter_map(task_alarm));
         let zones = self.zones();
         let endpoints = zones.iter().fold(types::Counts::default(), |sum, z| types::Counts {
             up: sum.up + z.endpoints.up,
@@ -60,6 +63,7 @@ impl Node {
             oldest_fact_ms: stale.iter().map(|(_, age)| *age).max(),
             stale_nodes: stale.into_iter().map(|(name, _)| name).collect(),
             certificate_expires: self.certificate.expires_ms().map(types::rfc3339),
+            tasks: tasks.iter().map(task_health).collect(),
             listening: self.listening.iter().map(|(k, v)| (k.clone(), texts(v))).collect(),
         }
     }
@@ -173,6 +177,41 @@ impl Node {
         }
         types::Readiness { ready: waiting_for.is_empty(), waiting_for }
     }
+}
+
+fn task_health(task: &Report) -> types::TaskHealth {
+    types::TaskHealth {
+        name: task.name.to_owned(),
+        state: task.state.word().to_owned(),
+        restarts: task.restarts,
+        turned_ms_ago: task.turned_ms_ago,
+    }
+}
+
+/// What people should know of a task: that it does not do its work, or failed not long ago.
+fn task_alarm(task: &Report) -> Option<types::Alarm> {
+    let Report { name, restarts, .. } = task;
+    let recently = task.restarted_ms_ago.is_some_and(|ago_ms| ago_ms < watchdog::STEADY_MS);
+    let (code, message) = match task.state {
+        State::Stalled => {
+            let ms = task.turned_ms_ago.unwrap_or(0);
+            let text = format!(
+                "task {name} of this node has not turned for {} s; if it goes on, the daemon",
+                ms / 1_000
+            );
+            ("task-stalled", format!("{text} ends after {} s", watchdog::HOPELESS_MS / 1_000))
+        }
+        State::Lost => ("task-lost", format!("task {name} of this node is lost: the daemon ends")),
+        State::Restarting => {
+            ("task-restarted", format!("task {name} of this node failed; it is started again soon"))
+        }
+        State::Running if recently => (
+            "task-restarted",
+            format!("task {name} of this node failed {restarts} times and runs again; see events"),
+        ),
+        State::Running | State::Ended => return None,
+    };
+    Some(types::Alarm { code: code.to_owned(), message })
 }
 
 fn stale_nodes(view: &View, me: &str, now: u64) -> Vec<(String, u64)> {

@@ -16,9 +16,12 @@ mod tls;
 mod tun;
 mod workloads;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use selvedge_consensus::{Proposal, Replica};
 use selvedge_dns::Dns;
 use selvedge_fabric::{command::Command, key::CommandId};
@@ -39,12 +42,12 @@ use crate::{
     backend::Node,
     config::NodeConfig,
     endpoints::Endpoints,
-    events::Events,
     files,
     follow::PolicySource,
     identity::DataDir,
     reconcile::{Judges, Planner},
     renew::CertificateClock,
+    watchdog::{Looking, Watchdog},
 };
 
 /// Runs a node until `stop`.
@@ -59,10 +62,20 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<
     let (held, reached) = (Held::take(&config.listen)?, Reached::new(&config));
     let admitted = admission::identify(&config, &dir, &reached.fabric).await?;
     let node = Daemon::start(config, dir, admitted, reached, held).await?;
-    stop.cancelled().await;
-    node.stop().await;
-    Ok(())
+    let lost = tokio::select! {
+        () = stop.cancelled() => None,
+        lost = node.watchdog.lost() => Some(lost),
+    };
+    match lost {
+        None => node.stop().await,
+        // What is left of it may not be able to.
+        Some(_) => _ = tokio::time::timeout(STOP_LIMIT, node.stop()).await,
+    }
+    lost.map_or(Ok(()), |lost| bail!("{lost}. Start the node again, and report it with its log"))
 }
+
+/// Time for a daemon that lost one of its tasks to take down the others.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that runs, for as long as it runs.
 struct Daemon {
@@ -73,6 +86,8 @@ struct Daemon {
     overlay: OverlayCell,
     tasks: TaskTracker,
     stop: CancellationToken,
+    watchdog: Watchdog,
+    _looking: Looking,
 }
 
 impl Daemon {
@@ -84,10 +99,9 @@ impl Daemon {
         held: Held,
     ) -> anyhow::Result<Self> {
         let Admitted { identity, key, sealing } = admitted;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (events, key, started) = (Events::default(), Arc::new(key), Instant::now());
-        let parts = Parts { config, dir, identity, key, reached, events, tasks, stop };
-        let me = &parts.identity.node;
+        let started = Instant::now();
+        let parts = Parts::new(config, dir, (identity, Arc::new(key)), reached);
+        let _looking = parts.watchdog.look().context("watchdog")?;
 
         drop(held.fabric);
         let bound = parts.bind()?;
@@ -137,14 +151,15 @@ impl Daemon {
             watches: parts.start_watches(plan_rx, &membership),
             metrics: serve::metrics(&bound.transport, &membership, &dns, &overlay),
             overlay: overlay.clone(),
+            watchdog: parts.watchdog.clone(),
         });
         parts.start_api(node, &workloads, credentials).await?;
         if let Some(replica) = source.replica() {
             bootstrap(&parts.dir, replica).await?;
         }
-        tracing::info!(node = %me, "started");
-        let Parts { tasks, stop, .. } = parts;
-        Ok(Self { transport: bound.transport, source, membership, dns, overlay, tasks, stop })
+        tracing::info!(node = %parts.identity.node, "started");
+        let (Parts { tasks, stop, watchdog, .. }, transport) = (parts, bound.transport);
+        Ok(Self { transport, source, membership, dns, overlay, tasks, stop, watchdog, _looking })
     }
 
     /// Takes everything down, in the reverse order of starting.

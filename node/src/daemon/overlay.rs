@@ -70,10 +70,13 @@ impl Parts {
             routing: circuit.routing,
             local,
             events: self.events.clone(),
+            sink: self.sink(),
             cell: circuit.overlay,
             packets: circuit.packets,
         };
-        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(starting.run()));
+        // It ends at once where no TUN can be made.
+        let running = self.stop.clone().run_until_cancelled_owned(starting.run());
+        self.watchdog.keep_to_end("overlay tended", running);
     }
 }
 
@@ -89,6 +92,7 @@ struct Starting {
     routing: watch::Receiver<Arc<Routing>>,
     local: watch::Sender<Local>,
     events: Events,
+    sink: Arc<dyn EventSink>,
     cell: OverlayCell,
     packets: Packets,
 }
@@ -125,6 +129,7 @@ impl Starting {
             routing: self.routing,
             tun: Arc::<Replaceable>::clone(&tun),
             direct: self.config.direct,
+            events: self.sink,
         });
         let facts = overlay.facts();
         // Set once, here. What was put in force before was not waited for.

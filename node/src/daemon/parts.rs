@@ -1,6 +1,6 @@
 //! The stages of starting, each a few lines: what every stage needs is in [`Parts`].
 
-use std::{collections::BTreeMap, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, bail};
 use selvedge_consensus::{Peers, Replica};
@@ -30,13 +30,11 @@ use crate::{
     isolation::Isolation,
     issuer::IssuerSource,
     pki::{NodeKey, SealingKey},
-    reconcile::{self, Judges, Planner},
+    reconcile::{self, Judges, Planner, Tell},
     renew::Renewal,
     revocations::EmergencyRevocations,
+    watchdog::Watchdog,
 };
-
-/// A task that carries snapshots from one subsystem to another.
-type Carrier = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where others reach this node.
 pub(super) struct Reached {
@@ -67,6 +65,7 @@ pub(super) struct Parts {
     pub(super) events: Events,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
+    pub(super) watchdog: Watchdog,
 }
 
 /// The network side of the node's identity.
@@ -77,8 +76,25 @@ pub(super) struct Bound {
 }
 
 impl Parts {
-    pub(super) fn spawn(&self, carrier: Carrier) {
-        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(carrier));
+    pub(super) fn new(
+        config: NodeConfig,
+        dir: DataDir,
+        (identity, key): (Identity, Arc<NodeKey>),
+        reached: Reached,
+    ) -> Self {
+        let (events, tasks, stop) = (Events::default(), TaskTracker::new(), CancellationToken::new());
+        let watchdog = Watchdog::new(events.clone(), tasks.clone(), stop.clone());
+        Self { config, dir, identity, key, reached, events, tasks, stop, watchdog }
+    }
+
+    /// Runs a task that the daemon cannot go without until that stops.
+    pub(super) fn keep(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.watchdog.keep(task, self.stop.clone().run_until_cancelled_owned(work));
+    }
+
+    /// Where the subsystems tell their events and signs of life.
+    pub(super) fn sink(&self) -> Arc<dyn EventSink> {
+        Arc::new(self.watchdog.clone())
     }
 
     /// The QUIC endpoint, which admits the contacts from joining until there is a policy.
@@ -92,7 +108,7 @@ impl Parts {
             me: Some(self.identity.node.clone()),
             credentials: shown,
             gate: gate.clone(),
-            events: Arc::new(self.events.clone()),
+            events: self.sink(),
         })
         .with_context(|| format!("fabric port {listen}"))?;
         for contact in &self.identity.contacts {
@@ -124,10 +140,13 @@ impl Parts {
         let (revocations, queue) = EmergencyRevocations::open(path, source.policy(), self.events.clone())?;
         bound.gate.follow(source.policy(), revocations.known());
         bound.transport.recheck();
-        self.spawn(Box::pin(revocations.clone().run(queue)));
+        self.keep("emergency revocations", revocations.clone().run(queue));
         if let Some(replica) = source.replica() {
+            let (agreeing, replica) = (revocations.clone(), replica.clone());
             let me = self.identity.node.clone();
-            self.spawn(Box::pin(revocations.clone().agree(replica.clone(), me)));
+            self.watchdog.again("emergency revocations agreed", move || {
+                agreeing.clone().agree(replica.clone(), me.clone())
+            });
         }
         Ok(revocations)
     }
@@ -164,7 +183,7 @@ impl Parts {
             transport: bound.transport.clone(),
             liveness,
             timers: serve::raft_timers(&self.config.timers),
-            events: Arc::new(self.events.clone()),
+            events: self.sink(),
         })
         .await
         .context("policy replica")
@@ -178,7 +197,8 @@ impl Parts {
         revocations: &EmergencyRevocations,
     ) -> anyhow::Result<Membership> {
         let (epoch_in, epoch) = watch::channel(source.status().borrow().fence_epoch);
-        self.spawn(Box::pin(tasks::feed_epoch(source.status(), epoch_in)));
+        let status = source.status();
+        self.watchdog.again("fence epoch", move || tasks::feed_epoch(status.clone(), epoch_in.clone()));
         let membership = Membership::start(selvedge_membership::Options {
             dir: self.dir.facts(),
             me: self.identity.node.clone(),
@@ -192,7 +212,7 @@ impl Parts {
             revocations: revocations.known(),
             revoked: revocations.incoming(),
             timers: serve::membership_timers(self.config.timers.profile),
-            events: Arc::new(self.events.clone()),
+            events: self.sink(),
         })
         .await
         .context("membership")?;
@@ -202,7 +222,7 @@ impl Parts {
     }
 
     pub(super) async fn start_dns(&self, plan: watch::Receiver<Arc<Plan>>) -> anyhow::Result<Arc<Dns>> {
-        let options = serve::dns_options(&self.config.dns, &self.config.listen.dns, plan, &self.events);
+        let options = serve::dns_options(&self.config.dns, &self.config.listen.dns, plan, self.sink());
         Ok(Arc::new(Dns::start(options).await.context("DNS")?))
     }
 
@@ -214,9 +234,8 @@ impl Parts {
         judges: Judges,
         membership: &Membership,
     ) {
-        let membership = membership.clone();
-        let (events, stop) = (self.events.clone(), self.stop.clone());
-        self.tasks.spawn(reconcile::run(planner, plan, judges, membership, events, stop));
+        let tell = Tell { membership: membership.clone(), sink: self.sink() };
+        self.watchdog.keep(reconcile::TASK, reconcile::run(planner, plan, judges, tell, self.stop.clone()));
     }
 
     /// What this node does by its role.
@@ -250,7 +269,7 @@ impl Parts {
             view: membership.view(),
             events: self.events.clone(),
         };
-        self.tasks.spawn(renewal.run(self.stop.clone()));
+        self.watchdog.keep("certificate renewal", renewal.run(self.stop.clone()));
     }
 
     /// What a processor does for others: it admits them, renews their certificates, hands them policy,
@@ -272,8 +291,14 @@ impl Parts {
         };
         bound.transport.handle(Alpn::Fabric, Arc::new(handler));
         let (policy, view, me) = (replica.policy(), membership.view(), self.identity.node.clone());
-        self.spawn(Box::pin(tasks::feed_liveness(view.clone(), policy, liveness)));
-        self.spawn(Box::pin(release::run(replica.clone(), view, me)));
+        let seen = view.clone();
+        self.watchdog.again("liveness for voter placement", move || {
+            tasks::feed_liveness(seen.clone(), policy.clone(), liveness.clone())
+        });
+        let replica = replica.clone();
+        self.watchdog.again("address blocks released", move || {
+            release::run(replica.clone(), view.clone(), me.clone())
+        });
     }
 
     /// What a workload node does instead: it follows the policy and has itself vouched for.
@@ -285,8 +310,8 @@ impl Parts {
             view: membership.view(),
             events: self.events.clone(),
         });
-        self.tasks.spawn(following.clone().run(self.stop.clone()));
-        self.tasks.spawn(following.run_heartbeat(self.stop.clone()));
+        self.watchdog.keep("policy followed", following.clone().run(self.stop.clone()));
+        self.watchdog.keep("heartbeats to processors", following.run_heartbeat(self.stop.clone()));
     }
 
     /// Admission of other nodes and renewal of their certificates.
@@ -325,8 +350,13 @@ impl Parts {
         membership: &Membership,
         endpoints: &Endpoints,
     ) {
-        self.spawn(Box::pin(tasks::recheck_connections(policy, bound.transport.clone())));
-        self.spawn(Box::pin(tasks::announce_endpoints(endpoints.facts(), membership.clone())));
+        let transport = bound.transport.clone();
+        self.watchdog.again("connections rechecked", move || {
+            tasks::recheck_connections(policy.clone(), transport.clone())
+        });
+        let (facts, said) = (endpoints.facts(), membership.clone());
+        self.watchdog
+            .again("endpoints announced", move || tasks::announce_endpoints(facts.clone(), said.clone()));
         let presence = Presence {
             addresses: self.reached.fabric.clone(),
             gossip: self.reached.gossip.clone(),
@@ -334,8 +364,10 @@ impl Parts {
             leaving: false,
             software: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        self.spawn(Box::pin(tasks::announce_self(presence, membership.clone())));
-        endpoints.start_checks(&self.tasks, self.stop.clone());
+        let said = membership.clone();
+        self.watchdog.again("node announced", move || tasks::announce_self(presence.clone(), said.clone()));
+        let checked = endpoints.clone();
+        self.watchdog.again("health checks", move || checked.clone().check_forever());
     }
 
     /// What drills may do to this node.
@@ -343,7 +375,7 @@ impl Parts {
         let (me, allowed) = (self.identity.node.clone(), self.config.drills.allow);
         let (transport, policy) = (bound.transport.clone(), source.policy());
         let isolation = Arc::new(Isolation::new(me, allowed, transport, policy, self.events.clone()));
-        self.spawn(Box::pin(isolation.clone().run()));
+        self.keep("drill isolation", isolation.clone().run());
         isolation
     }
 
@@ -355,7 +387,10 @@ impl Parts {
     ) -> crate::backend::Watches {
         let (revision_out, revision) = watch::channel(0);
         let (members_out, members) = watch::channel(0);
-        self.spawn(Box::pin(tasks::feed_watches(plan, membership.view(), revision_out, members_out)));
+        let view = membership.view();
+        self.watchdog.again("watches", move || {
+            tasks::feed_watches(plan.clone(), view.clone(), revision_out.clone(), members_out.clone())
+        });
         crate::backend::Watches { revision, members }
     }
 }

@@ -10,19 +10,19 @@ use std::{
 
 use anyhow::Context;
 use selvedge_dns::Dns;
-use selvedge_fabric::plan::Plan;
+use selvedge_fabric::{event::EventSink, plan::Plan};
 use selvedge_membership::Membership;
 use selvedge_overlay::Overlay;
 use selvedge_transport::{Credentials, Transport};
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::overlay::OverlayCell;
 use crate::{
     api::{ApiServer, Backend, UnixSocket},
     config::{DnsConfig, Listen, NodeConfig, Profile, Timers},
-    events::Events,
     gateway::Gateway,
+    watchdog::Watchdog,
 };
 
 /// The address of the interface that leads to the first seed that is an address, if any. Connecting a
@@ -68,7 +68,7 @@ pub(super) fn dns_options(
     config: &DnsConfig,
     listen: &[SocketAddr],
     plan: watch::Receiver<Arc<Plan>>,
-    events: &Events,
+    events: Arc<dyn EventSink>,
 ) -> selvedge_dns::Options {
     selvedge_dns::Options {
         listen: listen.to_vec(),
@@ -76,7 +76,7 @@ pub(super) fn dns_options(
         upstreams: config.upstreams.clone(),
         workers: config.workers,
         plan,
-        events: Arc::new(events.clone()),
+        events,
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn start_api(
     listen: &Listen,
     gateway: &Gateway,
     credentials: watch::Receiver<Arc<Credentials>>,
-    tasks: &TaskTracker,
+    watchdog: &Watchdog,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     if let Some(parent) = listen.socket.parent() {
@@ -116,11 +116,11 @@ pub(super) async fn start_api(
         .with_context(|| format!("workload API port {}", listen.workload_api))?;
     let tls = super::tls::server_config(credentials).context("TLS of the API")?;
     let server = ApiServer::new(backend, stop.clone());
-    gateway.open(&server, tasks, stop);
+    gateway.open(&server, watchdog, stop);
     let (on_unix, on_tls, on_workload) = (server.clone(), server.clone(), server);
-    tasks.spawn(async move { on_unix.serve_unix(socket).await });
-    tasks.spawn(async move { on_tls.serve_tls(tcp, tls).await });
-    tasks.spawn(async move { on_workload.serve_workload(workload).await });
+    watchdog.keep("api socket", async move { on_unix.serve_unix(socket).await });
+    watchdog.keep("api port", async move { on_tls.serve_tls(tcp, tls).await });
+    watchdog.keep("workload api", async move { on_workload.serve_workload(workload).await });
     Ok(())
 }
 

@@ -111,7 +111,7 @@ impl Parts {
             events: self.events.clone(),
         };
         let attachments = Arc::new(Attachments::open(&self.dir, attachments).await?);
-        self.tasks.spawn(attachments.clone().run(self.stop.clone()));
+        self.watchdog.keep("attachments", attachments.clone().run(self.stop.clone()));
         Ok(Workloads { flows: self.start_flows(packets, snapshots.plan), gateway, attachments })
     }
 
@@ -123,7 +123,7 @@ impl Parts {
         credentials: watch::Receiver<Arc<Credentials>>,
     ) -> anyhow::Result<()> {
         let listen = &self.config.listen;
-        serve::start_api(node, listen, &workloads.gateway, credentials, &self.tasks, &self.stop).await
+        serve::start_api(node, listen, &workloads.gateway, credentials, &self.watchdog, &self.stop).await
     }
 
     /// The flow log.
@@ -131,11 +131,15 @@ impl Parts {
         let flows = Flows::default();
         let (log, packets, me) = (flows.clone(), packets.clone(), self.identity.node.clone());
         let stop = self.stop.clone();
-        self.spawn(Box::pin(async move {
-            if let Some(events) = packets.events().await {
-                log.run(events, me, plan, stop).await;
-            }
-        }));
+        // Where there is no data plane there is nothing to log.
+        self.watchdog.keep_to_end(
+            "flow log",
+            self.stop.clone().run_until_cancelled_owned(async move {
+                if let Some(events) = packets.events().await {
+                    log.run(events, me, plan, stop).await;
+                }
+            }),
+        );
         flows
     }
 }

@@ -19,7 +19,6 @@ use selvedge_fabric::{
 };
 pub use store::{Registered, StoreError};
 use tokio::{sync::watch, task::JoinSet};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     check::{Check, Judge},
@@ -91,15 +90,8 @@ impl Endpoints {
         *self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
     }
 
-    /// Runs the checks until `stop`.
-    pub fn start_checks(&self, tasks: &TaskTracker, stop: CancellationToken) {
-        let this = self.clone();
-        tasks.spawn(async move {
-            stop.run_until_cancelled(this.check_forever()).await;
-        });
-    }
-
-    async fn check_forever(&self) {
+    /// Runs the checks, for ever.
+    pub async fn check_forever(self) {
         let mut due: BTreeMap<(EndpointId, usize), Slot> = BTreeMap::new();
         let mut running = JoinSet::new();
         let mut tick = tokio::time::interval(TICK);

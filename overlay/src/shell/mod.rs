@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use selvedge_fabric::{
+    event::{EventSink, Pulse, vital},
     id::{ContractRef, NodeName},
     key::NodeId,
     plan::Routing,
@@ -35,6 +36,8 @@ use crate::{
     Settings, Tun, facts_differ,
 };
 
+/// What it is called where tasks are watched over.
+const TASK: &str = "overlay";
 /// How often time is looked at: links are noticed dead, and connections made, this much later.
 const TICK: Duration = Duration::from_millis(25);
 /// Datagrams that are taken at once.
@@ -56,6 +59,8 @@ pub struct Options {
     pub tun: Arc<dyn Tun>,
     /// Whether direct links to nodes with which there is traffic are tried.
     pub direct: bool,
+    /// Who watches over its task.
+    pub events: Arc<dyn EventSink>,
 }
 
 /// The overlay of a node. Clones share it.
@@ -101,7 +106,7 @@ impl Overlay {
     /// Starts it. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(options: Options) -> Self {
-        let Options { transport, me, sealing_secret, routing, tun, direct } = options;
+        let Options { transport, me, sealing_secret, routing, tun, direct, events } = options;
         let settings = Settings { me, sealing_secret, first_session: random(), direct };
         let shared = Arc::new(Shared {
             router: Mutex::new(Router::new(settings)),
@@ -123,8 +128,10 @@ impl Overlay {
             packets: Vec::new(),
             facts: facts_out,
             told_at: 0,
+            events: Arc::clone(&events),
         };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(mover.run()));
+        let moving = stop.clone().run_until_cancelled_owned(mover.run());
+        tasks.spawn(vital(events, TASK, moving));
         tasks.close();
         Self { shared, facts, tasks, stop }
     }
@@ -186,6 +193,7 @@ struct Mover {
     packets: Vec<Bytes>,
     facts: watch::Sender<Arc<Vec<LinkFact>>>,
     told_at: Micros,
+    events: Arc<dyn EventSink>,
 }
 
 impl Mover {
@@ -217,6 +225,7 @@ impl Mover {
     }
 
     fn tick(&mut self) {
+        self.events.pulse(TASK, Pulse::Turned);
         let now = self.now();
         let mut router = self.shared.router();
         for _ in 0..self.inbox.take_refused() {

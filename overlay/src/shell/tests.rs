@@ -53,6 +53,7 @@ impl Fabric {
                 routing,
                 tun: Arc::new(tun),
                 direct: true,
+                events: Arc::new(TestEvents::default()),
             });
             nodes.insert(id, Node { id: node_id, transport, overlay, tun: peer, plan });
         }

@@ -137,9 +137,26 @@ pub struct Status {
     /// End of this node's certificate.
     #[serde(default)]
     pub certificate_expires: Option<String>,
+    /// The tasks of this node's daemon.
+    #[serde(default)]
+    pub tasks: Vec<TaskHealth>,
     /// Addresses on which this node listens, by purpose: `gossip`, `fabric`, `api`, `dns`, `workload`.
     #[serde(default)]
     pub listening: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+/// A task of the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskHealth {
+    /// What it does.
+    pub name: String,
+    /// `running`, `stalled` (its loop does not turn), `restarting`, `ended`, or `lost`: then the daemon ends.
+    pub state: String,
+    /// How often it was started again after it failed.
+    pub restarts: u32,
+    /// How long ago its loop turned, of those that tell.
+    #[serde(default)]
+    pub turned_ms_ago: Option<u64>,
 }
 
 /// How many of how many.
