@@ -103,17 +103,12 @@ impl Core {
         heard.map_or(since_start, |age| age.min(since_start))
     }
 
-    /// What is known of the leader. Whoever was given this replica's vote has the time of a leader to be heard
-    /// (the Raft paper, section 5.2): otherwise two far candidates depose each other.
+    /// What is known of the leader.
     pub(crate) fn leadership(&self) -> Leadership {
-        let silence = self.leader_silence();
-        match self.link.contacts.since_vote() {
-            Some(voted) if voted < silence => Leadership { silence: voted, is_gone: false },
-            _ => {
-                let last = self.link.contacts.leader().map(|word| word.id).filter(|id| *id != self.id);
-                Leadership { silence, is_gone: last.is_some_and(|id| self.is_gone(id)) }
-            }
-        }
+        let contacts = &self.link.contacts;
+        let last = contacts.leader().map(|word| word.id).filter(|id| *id != self.id);
+        let is_gone = last.is_some_and(|id| self.is_gone(id));
+        Leadership::new(self.leader_silence(), contacts.since_vote(), is_gone)
     }
 
     /// Whether failure detection holds a member for dead, or it said that it leaves.

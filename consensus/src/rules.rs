@@ -41,6 +41,17 @@ pub struct Leadership {
 }
 
 impl Leadership {
+    /// What counts of a leader that was last heard `silence` ago, when this voter gave its vote to another `voted`
+    /// ago. Whoever was given it has the time of a leader to be heard (the Raft paper, section 5.2): otherwise two far
+    /// candidates depose each other.
+    #[must_use]
+    pub fn new(silence: Duration, voted: Option<Duration>, is_gone: bool) -> Self {
+        match voted {
+            Some(voted) if voted < silence => Self { silence: voted, is_gone: false },
+            _ => Self { silence, is_gone },
+        }
+    }
+
     /// Whether it has ended: nobody leads for an election timeout, or for two heartbeats when the leader is
     /// gone. Failure detection may be wrong; a leader that lives is heard, and then nothing else counts.
     #[must_use]

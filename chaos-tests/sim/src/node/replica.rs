@@ -57,6 +57,8 @@ pub(crate) struct Replica {
     heard_leader_ms: Option<u64>,
     /// Whom it heard last.
     leader: Option<NodeId>,
+    /// When it last voted for another.
+    voted_ms: Option<u64>,
     matched: BTreeMap<u64, usize>,
     answered_ms: BTreeMap<u64, u64>,
     /// Since when its majority answers without a gap.
@@ -84,6 +86,7 @@ impl Replica {
             started_ms: now_ms,
             heard_leader_ms: None,
             leader: None,
+            voted_ms: None,
             matched: BTreeMap::new(),
             answered_ms: BTreeMap::new(),
             well_since_ms: None,
@@ -144,8 +147,9 @@ impl Replica {
     fn leadership(&self, now_ms: u64) -> Leadership {
         let heard_ms = self.heard_leader_ms.unwrap_or(self.started_ms);
         let silence = Duration::from_millis(now_ms.saturating_sub(heard_ms));
+        let voted = self.voted_ms.map(|at| Duration::from_millis(now_ms.saturating_sub(at)));
         let is_gone = self.leader.is_some_and(|id| self.down_since_ms.contains_key(&id));
-        Leadership { silence, is_gone }
+        Leadership::new(silence, voted, is_gone)
     }
 
     fn is_majority(&self, granted: &BTreeSet<u64>) -> bool {
@@ -403,7 +407,7 @@ impl Replica {
                 let newer = theirs >= self.last() || self.mutant == Some(Mutant::AnyLog);
                 let granted = term == self.stored.term && free && newer;
                 if granted {
-                    self.stored.voted = Some(from);
+                    (self.stored.voted, self.voted_ms) = (Some(from), Some(now_ms));
                 }
                 self.send(from.0, Say::Voted(granted));
             }
