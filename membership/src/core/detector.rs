@@ -191,11 +191,13 @@ impl Detector {
     }
 
     /// A signed record shows a later start of a member that SWIM knows. SWIM takes it for alive and finds
-    /// out by itself when it is not.
-    pub fn handle_later_start(&mut self, node: NodeId, incarnation: u64, now_ms: u64) {
+    /// out by itself when it is not; or for suspected, when others miss that start already: who may be the last
+    /// to hear of it need not wait for a probe of its own.
+    pub fn handle_later_start(&mut self, node: NodeId, incarnation: u64, is_missed: bool, now_ms: u64) {
         let earlier = |(id, swim): (NodeId, Swim)| id == node && swim.incarnation < incarnation;
         if self.states().any(earlier) && incarnation <= MAX_INCARNATION {
-            let update = std::iter::once(foca::Member::alive(Ident { node, incarnation }));
+            let state = if is_missed { State::Suspect } else { State::Alive };
+            let update = std::iter::once(foca::Member::new(Ident { node, incarnation }, 0, state));
             if let Err(error) = self.foca.apply_many(update, true, &mut self.runtime) {
                 tracing::debug!(%error, "failure detector could not take a later start");
             }

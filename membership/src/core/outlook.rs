@@ -109,14 +109,15 @@ impl Outlook {
     pub fn judge(&mut self, store: &RecordStore, vouched: &BTreeSet<NodeId>, now: Now) -> Option<Judgement> {
         let sights = self.sources(store, vouched, now).sights(self.my_cloud()?);
         for (id, sight) in &sights.processors {
+            let is_missed = sight.reports.values().any(|seen| *seen != Seen::Vouched);
             // Whatever record showed the later start, and also when SWIM hears of the earlier one only now.
             if let Some(detector) = &mut self.detector
                 && sight.swim.is_some_and(|swim| swim.incarnation < sight.incarnation)
             {
-                detector.handle_later_start(*id, sight.incarnation, now.mono_ms);
+                detector.handle_later_start(*id, sight.incarnation, is_missed, now.mono_ms);
             }
             let suspected = sight.swim.is_some_and(|swim| swim.state == SwimState::Suspect);
-            if suspected || sight.reports.values().any(|seen| *seen != Seen::Vouched) {
+            if suspected || is_missed {
                 self.watch.handle_accused(*id, now.mono_ms);
             }
         }
@@ -201,5 +202,10 @@ mod tests {
         let swim = one.detector.as_ref().expect("a processor").states().find(|(node, _)| *node == id(2));
         let swim = swim.map(|(_, swim)| (swim.incarnation, swim.state));
         assert_eq!(swim, Some((7, SwimState::Alive)), "until its probes fail");
+
+        one.detector.as_mut().expect("a processor").handle_later_start(id(2), 8, true, 3_000);
+        let swim = one.detector.as_ref().expect("a processor").states().find(|(node, _)| *node == id(2));
+        let swim = swim.map(|(_, swim)| (swim.incarnation, swim.state));
+        assert_eq!(swim, Some((8, SwimState::Suspect)), "others miss it");
     }
 }
