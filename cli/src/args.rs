@@ -161,6 +161,9 @@ mod tests {
             "quorum status",
             "quorum recover --recovery-key k --survivors aws-1,aws-2 --yes",
             "quorum lost -o json",
+            "quorum transfer azr-1",
+            "snapshot save f --passphrase-file w",
+            "snapshot restore f --recovery-key k --replace",
             "endpoint register --service a@shop --token-file t --port tcp/80=8080 --check http:8080/healthz",
             "endpoint deregister e1",
             "endpoint list -o json",
@@ -205,6 +208,8 @@ mod tests {
             "drill run a --slack 0",
             "get",
             "--api https://a --socket /s status",
+            "snapshot save f",
+            "snapshot save f --passphrase-file w --recovery-key k",
         ] {
             let words = std::iter::once("selvedge").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).expect_err(line).exit_code(), 2, "{line}");

@@ -138,10 +138,15 @@ fn take_batch(queue: &mut VecDeque<Submission>) -> Vec<Submission> {
 
 /// Whether this replica leads and a quorum answered it lately; waits a little for the latter.
 async fn may_append(core: &Core) -> Result<(), Proposed> {
-    let deadline = Instant::now() + QUORUM_PATIENCE;
+    let mut deadline = Instant::now() + QUORUM_PATIENCE;
     loop {
         if !core.leads() {
             return Err(Proposed::NotLeader(core.leader_hint()));
+        }
+        if core.link.is_paused() {
+            deadline = Instant::now() + QUORUM_PATIENCE;
+            tokio::time::sleep(QUORUM_POLL).await;
+            continue;
         }
         if core.quorum_is_fresh() {
             return Ok(());

@@ -130,6 +130,9 @@ pub(crate) async fn heartbeats(core: Arc<Core>) {
             core.link.set_rtt(rtt);
         }
         core.link.set_quorum(core.quorum_is_fresh());
+        if core.link.is_paused() {
+            continue;
+        }
         if core.raft.trigger().heartbeat().await.is_err() {
             return;
         }

@@ -110,6 +110,8 @@ fn requests() -> Vec<Vec<u8>> {
         Ask::Base { recovery: recovery().recovery },
         Ask::Recover { signed: Box::new(recovery()), image: Some(vec![2; 30]) },
         Ask::Lost,
+        Ask::Transfer { to: name() },
+        Ask::Campaign,
     ];
     let request = |ask| wire::encode(&Request { epoch: 2, rtt_us: 900, quorum: true, ask }).unwrap();
     asks.into_iter().map(request).collect()
@@ -137,6 +139,7 @@ fn answers() -> Vec<Vec<u8>> {
         Answer::Position(position()),
         Answer::Base { image: Some(vec![1; 30]) },
         Answer::Recovered { refusal: Some("no".to_owned()) },
+        Answer::Transferred { refusal: None },
         Answer::Lost { json: b"[]".to_vec() },
         Answer::Stopped { why: "disk".to_owned() },
     ];

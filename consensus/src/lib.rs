@@ -45,6 +45,7 @@ pub mod survival;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod transfer;
 mod types;
 mod voters;
 mod wire;
@@ -58,4 +59,5 @@ pub use statements::NoBundle;
 pub use status::{LostMajority, QuorumStatus, Replicant, Silent};
 pub use store::StoreError;
 pub use timers::{ELECTION_PER_RTT, MAX_ELECTION, MIN_ELECTION, Timers};
+pub use transfer::TransferError;
 pub use types::Proposal;

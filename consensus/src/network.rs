@@ -50,6 +50,8 @@ pub(crate) struct Link {
     /// Round trip between voters in microseconds: as measured by this leader, or as told by the leader.
     rtt_us: AtomicU64,
     quorum: AtomicBool,
+    /// This leader is handing over: it takes no writes and sends no heartbeats.
+    paused: AtomicBool,
     epoch: u64,
     /// What began the epoch, for those who were not there.
     pub(crate) recovery: Option<Arc<SignedRecovery>>,
@@ -86,10 +88,21 @@ impl Link {
             timers,
             rtt_us: AtomicU64::new(0),
             quorum: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             epoch,
             recovery: recovery.map(Arc::new),
             shown,
         }
+    }
+
+    /// Holds back writes and heartbeats until the result is dropped.
+    pub(crate) fn pause(&self) -> Paused<'_> {
+        self.paused.store(true, Ordering::Relaxed);
+        Paused(self)
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
     pub(crate) const fn epoch(&self) -> u64 {
@@ -175,6 +188,15 @@ impl Link {
             Answer::Stopped { why } => Err(CallError::Stopped { peer: peer.clone(), why }),
             answer => Ok(answer),
         }
+    }
+}
+
+/// See [`Link::pause`].
+pub(crate) struct Paused<'a>(&'a Link);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.paused.store(false, Ordering::Relaxed);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     propose,
     recovery::lead,
     replica::Shared,
-    rules,
+    rules, transfer,
     wire::{self, Answer, Ask, Proposed, Request, WireError},
 };
 
@@ -88,7 +88,9 @@ fn spoken_as_leader(ask: &Ask) -> Option<Vote<u64>> {
         | Ask::Position
         | Ask::Base { .. }
         | Ask::Recover { .. }
-        | Ask::Lost => None,
+        | Ask::Lost
+        | Ask::Transfer { .. }
+        | Ask::Campaign => None,
     }
 }
 
@@ -137,10 +139,24 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
             }
             Ok(Answer::Introduced)
         }
+        Ask::Transfer { to } => {
+            let refusal = transfer::hand_over(core, &to).await.err().map(|why| why.to_string());
+            Ok(Answer::Transferred { refusal })
+        }
+        // Whoever is no leader asks in vain: an election out of turn would only disturb.
+        Ask::Campaign if !is_led_by(core, word.id) => {
+            Ok(Answer::Transferred { refusal: Some("you do not lead".to_owned()) })
+        }
+        Ask::Campaign => Ok(transfer::campaign(core).await),
         Ask::Position | Ask::Base { .. } | Ask::Recover { .. } | Ask::Lost => {
             Ok(Answer::Stopped { why: "this is asked across epochs".to_owned() })
         }
     }
+}
+
+/// Whether this replica follows `id` in the present term.
+fn is_led_by(core: &Core, id: u64) -> bool {
+    core.raft.metrics().borrow().current_leader == Some(id)
 }
 
 fn fatal(error: RaftError<u64>) -> Fatal<u64> {

@@ -96,6 +96,12 @@ pub(crate) enum Ask {
     },
     /// What did recoveries leave behind at yours?
     Lost,
+    /// To the leader: hand leadership over to this voter.
+    Transfer {
+        to: NodeName,
+    },
+    /// From the leader: stand for election now.
+    Campaign,
 }
 
 impl Ask {
@@ -141,6 +147,10 @@ pub(crate) enum Answer {
     /// [`crate::recovery::Lost`], as a JSON list.
     Lost {
         json: Vec<u8>,
+    },
+    /// It was done, or why it was not.
+    Transferred {
+        refusal: Option<String>,
     },
 }
 

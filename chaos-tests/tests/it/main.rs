@@ -29,6 +29,7 @@ mod rogue;
 mod rolling;
 mod siege;
 mod siege_nodes;
+mod snapshot;
 mod two_clouds;
 mod wide_area;
 mod workload_alone;

@@ -26,6 +26,7 @@ mod recover;
 mod resolve;
 mod routes;
 mod run;
+mod snapshot;
 mod status;
 mod token;
 
@@ -68,6 +69,9 @@ pub(crate) enum Command {
     /// Leader, voters, and what their placement survives
     #[command(subcommand)]
     Quorum(quorum::QuorumCommand),
+    /// The whole intent in one encrypted file
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// What happened on this node: refusals above all
     Events(events::EventsArgs),
     /// Create and replace objects from manifests, all or nothing
@@ -134,6 +138,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Links(args) => links::run(global, args).await,
         Command::Routes(args) => routes::run(global, args).await,
         Command::Quorum(command) => quorum::run(global, command).await,
+        Command::Snapshot(command) => snapshot::run(global, command).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Apply(args) => apply::run(global, args).await,
         Command::Diff(args) => apply::diff(global, args).await,

@@ -1,7 +1,8 @@
 //! `quorum status`, and `quorum lost`.
 
 use clap::Subcommand;
-use selvedge_node::api::types::{LostChange, QuorumReport, Replica};
+use selvedge_fabric::id::NodeName;
+use selvedge_node::api::types::{LostChange, QuorumReport, Replica, TransferRequest};
 
 use super::{
     DONE,
@@ -28,6 +29,13 @@ pub(crate) enum QuorumCommand {
     Status,
     /// Go on without a majority that is lost for good, under a new fence epoch
     Recover(RecoverArgs),
+    /// Have a voter of your choice lead, for instance before the leader's host is stopped
+    #[command(after_help = "Example:
+  selvedge quorum transfer azr-1")]
+    Transfer {
+        /// The voter
+        node: NodeName,
+    },
     /// Changes that a recovery left behind, on all processors that answer
     #[command(after_help = "Example:
   selvedge quorum lost -o json | jq '.[] | select(.committed)'")]
@@ -38,8 +46,16 @@ pub(crate) async fn run(global: &Global, command: QuorumCommand) -> Outcome {
     match command {
         QuorumCommand::Status => status(global).await,
         QuorumCommand::Recover(args) => recover::run(global, args).await,
+        QuorumCommand::Transfer { node } => transfer(global, &node).await,
         QuorumCommand::Lost => lost(global).await,
     }
+}
+
+async fn transfer(global: &Global, node: &NodeName) -> Outcome {
+    let ask = Ask::post("/v1/quorum/transfer").json(&TransferRequest { node: node.to_string() })?;
+    let report: QuorumReport = global.client()?.ask(ask).await?;
+    global.printer().show(&report, |_| format!("{node} leads (term {})\n", report.term))?;
+    DONE
 }
 
 async fn lost(global: &Global) -> Outcome {

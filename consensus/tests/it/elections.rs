@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_consensus::{NO_LEADER_PATIENCE, ProposeError};
+use selvedge_consensus::{NO_LEADER_PATIENCE, ProposeError, TransferError};
 use selvedge_fabric::{command::Command, key::TokenId};
 use tokio::time::{Instant, sleep};
 
@@ -91,6 +91,45 @@ async fn a_leader_that_is_known_to_be_dead_is_followed_by_another_before_its_tim
         assert!(start.elapsed() < Duration::from_millis(600), "seed {seed}: {:?}", start.elapsed());
         cluster.end().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_goes_to_the_voter_of_ones_choice() {
+    let cluster = Cluster::of_three(47).await;
+    let all = ["p1", "p2", "p3"].map(name);
+    for turn in 0..6 {
+        let (from, to) = (&all[turn % 3], &all[(turn + 1) % 3]);
+        // Whoever is asked, and whoever led before.
+        let asked = cluster.net.replica(from.as_str());
+        asked.transfer(to).await.expect("it is taken");
+        assert_eq!(cluster.leader().await, *to, "turn {turn}");
+        asked.propose(fabric::write(TokenId(rand::random())), PATIENCE).await.expect("written");
+    }
+    let leader = cluster.leader().await;
+    let refused = cluster.net.replica(leader.as_str()).transfer(&name("p9")).await;
+    assert_eq!(refused, Err(TransferError::NotAVoter(name("p9"))));
+    let other = all.iter().find(|node| **node != leader).expect("another");
+    cluster.net.cut(other);
+    sleep(Duration::from_secs(3)).await;
+    let refused = cluster.net.replica(leader.as_str()).transfer(other).await;
+    assert_eq!(refused, Err(TransferError::Silent(other.clone())));
+    cluster.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stops_hands_over_first_and_writes_go_on() {
+    let cluster = Cluster::of_three(48).await;
+    let leader = cluster.leader().await;
+    let survivor = cluster.net.replica(if leader == name("p2") { "p3" } else { "p2" });
+    let retiring = cluster.net.replica(leader.as_str());
+    let start = Instant::now();
+    let writing = survivor.propose(fabric::write(TokenId([8; 9])), PATIENCE);
+    let (written, ()) = tokio::join!(writing, retiring.retire());
+    drop((survivor, retiring));
+    written.expect("nobody is refused");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_ne!(cluster.leader().await, leader);
+    cluster.end().await;
 }
 
 #[tokio::test(start_paused = true)]

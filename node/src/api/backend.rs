@@ -105,6 +105,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn recovery_draft(&self, survivors: Vec<NodeName>) -> Result<RecoveryDraft>;
     /// Goes on under a new fence epoch. The recovery key's signature in the statement is what grants it.
     async fn recover(&self, caller: &Caller, statement: RecoveryStatement) -> Result<RecoveryReply>;
+    /// Has a voter lead.
+    async fn transfer_leadership(&self, caller: &Caller, to: &NodeName) -> Result<QuorumReport>;
     /// What recoveries left behind, on all processors that answer.
     async fn lost_changes(&self) -> Result<Vec<LostChange>>;
     /// Takes a node out for good.

@@ -28,7 +28,7 @@ use super::handlers::{drill, endpoint, fabric, intent, operate, query, token, wa
         fabric::me, fabric::status, fabric::members, fabric::links, fabric::routes, fabric::quorum, fabric::set_state, fabric::remove,
         fabric::revocation_draft, fabric::revoke,
         drill::report, drill::claim, drill::end,
-        fabric::recovery_draft, fabric::recover, fabric::lost,
+        fabric::recovery_draft, fabric::recover, fabric::lost, fabric::transfer,
         token::list, token::create, token::revoke,
         endpoint::list, endpoint::register, endpoint::deregister,
         endpoint::attachments, endpoint::attach, endpoint::detach,

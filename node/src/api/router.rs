@@ -95,6 +95,7 @@ fn fabric_routes() -> Router<App> {
         .route("/v1/quorum", get(fabric::quorum))
         .route("/v1/isolation", get(drill::report).put(drill::claim).delete(drill::end))
         .route("/v1/quorum/lost", get(fabric::lost))
+        .route("/v1/quorum/transfer", post(fabric::transfer))
         .route("/v1/quorum/recovery", post(fabric::recover))
         .route("/v1/quorum/recovery/draft", post(fabric::recovery_draft))
         .route("/v1/nodes/{name}/state", put(fabric::set_state))

@@ -31,7 +31,7 @@ pub use query::{
 };
 pub use recovery::{
     LostChange, LostMajority, RecoveryCandidate, RecoveryDraft, RecoveryNote, RecoveryReply, RecoveryRequest,
-    RecoveryStatement, SilentVoter,
+    RecoveryStatement, SilentVoter, TransferRequest,
 };
 pub use token::{TokenCreated, TokenItem, TokenRequest};
 pub use workload::{DiscoverReply, Discovered, SelfReply, ServiceStat};

@@ -321,6 +321,11 @@ impl Backend for Node {
         self.carry_out_recovery(caller, &statement).await
     }
 
+    async fn transfer_leadership(&self, caller: &Caller, to: &NodeName) -> Result<types::QuorumReport> {
+        caller.require_admin("change the leader")?;
+        self.transfer_to(to).await
+    }
+
     async fn lost_changes(&self) -> Result<Vec<types::LostChange>> {
         self.list_lost().await
     }

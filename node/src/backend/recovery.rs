@@ -1,9 +1,12 @@
 //! A lost majority: what is said of it, and recovery by the recovery key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use selvedge_consensus::{
-    Replica,
+    Replica, TransferError,
     recovery::{Draft, FenceError, LostEntry, Party, RecoverError},
 };
 use selvedge_fabric::{
@@ -22,6 +25,9 @@ use crate::{
 /// What goes on without a quorum.
 const WORKS: &str = "traffic, DNS, endpoints, reads and renewal of certificates go on; changes of intent and \
                      admission of nodes do not";
+
+/// Time for this node to hear a new leader.
+const TRANSFER_HEARD: Duration = Duration::from_secs(3);
 
 impl Node {
     /// The lost majority as this node sees it.
@@ -97,6 +103,23 @@ impl Node {
             missing: texts(&recovered.missing),
             took_ms: u64::try_from(recovered.took.as_millis()).unwrap_or(u64::MAX),
         })
+    }
+
+    pub(super) async fn transfer_to(&self, to: &NodeName) -> Result<types::QuorumReport> {
+        let done = self.replica_here()?.transfer(to).await;
+        done.map_err(|error| {
+            let code = match &error {
+                TransferError::NoLeader => Code::NoQuorum,
+                TransferError::NotTaken { .. } => Code::Unavailable,
+                _ => Code::Refused,
+            };
+            ApiError::new(code, error.to_string())
+        })?;
+        // This node may hear of it a moment later than the leader that handed over.
+        let mut status = self.source.status();
+        let leads = status.wait_for(|s| s.leader.as_ref() == Some(to));
+        let _ = tokio::time::timeout(TRANSFER_HEARD, leads).await;
+        Ok(self.report_quorum())
     }
 
     /// The same change on several nodes is one item.

@@ -165,6 +165,9 @@ impl Daemon {
     /// Takes everything down, in the reverse order of starting.
     async fn stop(self) {
         tracing::info!("stopping");
+        if let Some(replica) = self.source.replica() {
+            replica.retire().await;
+        }
         self.stop.cancel();
         self.tasks.close();
         self.dns.shutdown().await;

@@ -22,6 +22,7 @@ mod keyfile;
 mod pem;
 mod recovery;
 mod seal;
+mod vault;
 
 use rustls_pki_types::CertificateDer;
 use selvedge_fabric::key::PublicKey;
@@ -35,6 +36,7 @@ pub use self::{
     keyfile::{MAX_KEY_FILE_BYTES, read_secret, write_secret},
     recovery::{read_recovery_key, write_recovery_file},
     seal::{SealingKey, seal_to},
+    vault::{MIN_PASSPHRASE_BYTES, VaultError, VaultKey, open as open_vault, seal as seal_vault},
 };
 
 /// What the transport shows of this node: its certificate (DER) under the fabric's CA, and its key.

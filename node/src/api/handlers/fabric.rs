@@ -12,7 +12,7 @@ use crate::api::{
     types::{
         ApplyReply, Link, LostChange, Me, Member, NodeStateRequest, QuorumReport, RecoveryDraft,
         RecoveryReply, RecoveryRequest, RecoveryStatement, RevocationDraft, RevocationReply,
-        RevocationStatement, Route, Status,
+        RevocationStatement, Route, Status, TransferRequest,
     },
 };
 
@@ -119,6 +119,18 @@ pub(in crate::api) async fn recover(
 ) -> Reply<RecoveryReply> {
     caller.require_admin("recover the fabric")?;
     app.backend.recover(&caller, statement).await.map(Json)
+}
+
+/// Has a voter of one's choice lead.
+#[utoipa::path(post, path = "/v1/quorum/transfer", tag = "fabric", request_body = TransferRequest,
+    responses((status = 200, description = "It leads", body = QuorumReport), Problem))]
+pub(in crate::api) async fn transfer(
+    State(app): Ctx,
+    Extension(caller): By,
+    Json(request): Json<TransferRequest>,
+) -> Reply<QuorumReport> {
+    caller.require_admin("change the leader")?;
+    app.backend.transfer_leadership(&caller, &node(&request.node)?).await.map(Json)
 }
 
 /// What recoveries left behind, on all processors that answer.

@@ -154,6 +154,14 @@ pub struct RecoveryReply {
     pub took_ms: u64,
 }
 
+/// Asks for another leader.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRequest {
+    /// The voter that is to lead.
+    pub node: String,
+}
+
 /// A change that a recovery left behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LostChange {

@@ -275,6 +275,11 @@ impl Backend for Fake {
         Ok(RecoveryReply::default())
     }
 
+    async fn transfer_leadership(&self, _caller: &Caller, to: &NodeName) -> Result<QuorumReport> {
+        self.note(format!("transfer to {to}"));
+        Ok(QuorumReport::default())
+    }
+
     async fn lost_changes(&self) -> Result<Vec<LostChange>> {
         Ok(Vec::new())
     }
