@@ -17,7 +17,7 @@ fn from(peer: &str, cut: Cut) -> Cuts {
     Cuts { nodes: [(name(peer), cut)].into(), ..Cuts::default() }
 }
 
-async fn pair() -> (Node, Node, Node) {
+fn pair() -> (Node, Node, Node) {
     let ca = TestCa::new("test");
     let (a, b, c) = (Node::named(&ca, "a"), Node::named(&ca, "b"), Node::named(&ca, "c"));
     for (one, other) in [(&a, &b), (&b, &a), (&a, &c), (&c, &a)] {
@@ -36,7 +36,7 @@ async fn is_heard(from: &Node, to: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_cut_off_is_silent_and_others_are_not() {
-    let (a, b, c) = pair().await;
+    let (a, b, c) = pair();
     assert!(is_heard(&a, "b").await && is_heard(&a, "c").await);
     a.transport.isolate(from("b", Cut::BOTH), Instant::now() + LONG);
     assert!(a.transport.cut(&name("b")).is_any() && !a.transport.cut(&name("c")).is_any());
@@ -50,7 +50,7 @@ async fn a_peer_that_is_cut_off_is_silent_and_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_comes_by_itself_also_for_who_was_never_met() {
-    let (a, b, c) = pair().await;
+    let (a, b, c) = pair();
     let everybody = Cuts { everybody: Cut::BOTH, ..Cuts::default() };
     a.transport.isolate(everybody, Instant::now() + Duration::from_secs(3));
     assert!(!is_heard(&b, "a").await && !is_heard(&a, "c").await);
@@ -61,7 +61,7 @@ async fn the_end_comes_by_itself_also_for_who_was_never_met() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_direction_alone_is_cut() {
-    let (a, b, _c) = pair().await;
+    let (a, b, _c) = pair();
     assert!(is_heard(&a, "b").await);
     let said = |node: &Node| node.echo.datagrams.lock().expect("no panic").len();
     a.transport.isolate(from("b", Cut { to: true, from: false }), Instant::now() + LONG);
@@ -81,7 +81,7 @@ async fn one_direction_alone_is_cut() {
 /// A stranger's address tells nothing: whoever comes from a new one is known by its certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_from_a_new_address_is_cut_off_too() {
-    let (a, b, _c) = pair().await;
+    let (a, b, _c) = pair();
     a.transport.isolate(from("b", Cut::BOTH), Instant::now() + LONG);
     assert!(!is_heard(&b, "a").await, "they never met");
     assert!(a.transport.connections().iter().all(|(peer, _)| peer.node != name("b")));
