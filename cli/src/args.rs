@@ -32,6 +32,14 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// How nodes are reached on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Remote {
+    pub(crate) api: Vec<String>,
+    pub(crate) token_file: PathBuf,
+    pub(crate) ca_file: PathBuf,
+}
+
 /// Options of every command. The environment is read by hand, so that a flag wins over the variable of
 /// another: `--socket` over `SELVEDGE_API`.
 #[derive(Debug, Clone, Default, Args)]
@@ -69,18 +77,30 @@ impl Global {
 
     /// A client for the node that the options and the environment name.
     pub(crate) fn client(&self) -> Outcome<Client> {
-        self.client_with(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+        self.client_with(environment)
+    }
+
+    /// The nodes on the network that the options and the environment name; none when they name the local one.
+    pub(crate) fn remote(&self) -> Outcome<Option<Remote>> {
+        self.remote_with(environment)
     }
 
     fn client_with(&self, env: impl Fn(&str) -> Option<String>) -> Outcome<Client> {
+        if let Some(remote) = self.remote_with(&env)? {
+            return Client::remote(&remote.api, &remote.token_file, &remote.ca_file);
+        }
+        let socket = self.socket.clone().or_else(|| env("SELVEDGE_SOCKET").map(PathBuf::from));
+        Ok(Client::local(&socket.unwrap_or_else(|| DEFAULT_SOCKET.into())))
+    }
+
+    fn remote_with(&self, env: impl Fn(&str) -> Option<String>) -> Outcome<Option<Remote>> {
         let path = |name| env(name).map(PathBuf::from);
         let mut api = self.api.clone();
         if api.is_empty() && self.socket.is_none() {
             api = env("SELVEDGE_API").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default();
         }
         if api.is_empty() {
-            let socket = self.socket.clone().or_else(|| path("SELVEDGE_SOCKET"));
-            return Ok(Client::local(&socket.unwrap_or_else(|| DEFAULT_SOCKET.into())));
+            return Ok(None);
         }
         let need = |file: Option<PathBuf>, flag: &str| {
             file.ok_or_else(|| {
@@ -88,10 +108,15 @@ impl Global {
                     .remedy("an API token comes from `selvedge token admin`, the root certificate from `selvedge fabric init`")
             })
         };
-        let token = need(self.token_file.clone().or_else(|| path("SELVEDGE_TOKEN_FILE")), "--token-file")?;
-        let ca = need(self.ca_file.clone().or_else(|| path("SELVEDGE_CA_FILE")), "--ca-file")?;
-        Client::remote(&api, &token, &ca)
+        let token_file =
+            need(self.token_file.clone().or_else(|| path("SELVEDGE_TOKEN_FILE")), "--token-file")?;
+        let ca_file = need(self.ca_file.clone().or_else(|| path("SELVEDGE_CA_FILE")), "--ca-file")?;
+        Ok(Some(Remote { api, token_file, ca_file }))
     }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -186,6 +211,7 @@ mod tests {
             "drill run cloud-loss --cloud aws --yes -o json",
             "drill run ./mine.yaml --fresh --rootless --slack 6 --report reports",
             "drill stop",
+            "drill run partition --fabric --yes --lease 10s --api https://a --token-file t --ca-file c",
             "drill run upgrade --dir d --binary b --leave",
             "completions bash",
             "man",
@@ -206,6 +232,10 @@ mod tests {
             "drill run",
             "drill run a --rootless",
             "drill run a --slack 0",
+            "drill run a --fabric --fresh",
+            "drill run a --fabric --leave",
+            "drill run a --lease 10s",
+            "drill run a --fabric --lease 10ms",
             "get",
             "--api https://a --socket /s status",
             "snapshot save f",

@@ -68,13 +68,12 @@ impl Filter {
 
 impl Isolation {
     /// Replaces what is dropped. `met` says where peers are at this moment.
-    fn set(&self, cuts: Cuts, until: Instant, met: impl Iterator<Item = (SocketAddr, NodeName)>) {
+    fn set(&self, cuts: Cuts, until: Instant, met: Vec<(SocketAddr, NodeName)>) {
         let mut filter = self.filter.write().unwrap_or_else(PoisonError::into_inner);
         self.active.store(!cuts.is_empty(), Ordering::Release);
         filter.met.retain(|_, node| cuts.of(node).is_any());
-        filter
-            .met
-            .extend(met.filter(|(_, node)| cuts.of(node).is_any()).map(|(at, node)| (canonical(at), node)));
+        let cut_off = met.into_iter().filter(|(_, node)| cuts.of(node).is_any());
+        filter.met.extend(cut_off.map(|(at, node)| (canonical(at), node)));
         (filter.cuts, filter.until) = (cuts, Some(until));
     }
 
@@ -119,7 +118,9 @@ impl Transport {
     /// before; empty cuts drop nothing. Whoever renews in time keeps peers silent that have moved meanwhile.
     pub fn isolate(&self, cuts: Cuts, until: Instant) {
         let links = self.0.pool().links();
-        let met = links.iter().map(|link| (link.connection.remote_address(), link.peer.node.clone()));
+        // Before the filter is locked: a connection sends, and so looks at the filter, under its own lock.
+        let met =
+            links.iter().map(|link| (link.connection.remote_address(), link.peer.node.clone())).collect();
         self.0.isolation.set(cuts, until, met);
     }
 
@@ -202,7 +203,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| NodeName::new(name).unwrap());
         let [at_a, at_b, new] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let cuts = Cuts { nodes: [(a.clone(), Cut { to: true, from: false })].into(), ..Cuts::default() };
-        let met = || [(at_a, a.clone()), (at_b, b.clone())].into_iter();
+        let met = || vec![(at_a, a.clone()), (at_b, b.clone())];
         isolation.set(cuts.clone(), now + Duration::from_secs(60), met());
         assert!(isolation.at(at_a).to && !isolation.at(at_a).from && !isolation.at(at_b).is_any());
         let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), 1);
@@ -215,7 +216,7 @@ mod tests {
         isolation.set(cuts, now, met());
         assert!(!isolation.at(at_a).is_any() && !isolation.of(&a).is_any(), "an end in the past");
         let everybody = Cuts { everybody: Cut::BOTH, ..Cuts::default() };
-        isolation.set(everybody, now + Duration::from_secs(60), std::iter::empty());
+        isolation.set(everybody, now + Duration::from_secs(60), Vec::new());
         assert!(isolation.at(SocketAddr::from(([192, 0, 2, 1], 9))).from && isolation.of(&b).to);
         isolation.set(Cuts::default(), now + Duration::from_secs(60), met());
         assert!(!isolation.at(at_a).is_any() && isolation.look().is_none());

@@ -11,6 +11,7 @@ mod cold_start;
 mod data_dir;
 mod dns_tools;
 mod drills;
+mod drills_fabric;
 mod emergency;
 mod histories;
 mod hostile_nodes;

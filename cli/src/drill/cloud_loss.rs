@@ -107,7 +107,7 @@ impl<'a> Scene<'a> {
         let witness = processors.next().context("no processor survives")?;
         let dead = self.endpoints_of(&doomed, &witness.socket).await?;
         let mut writer = ProbeWriter::new(self.selvedge)?;
-        let healthy = writer.write(&witness.socket).await;
+        let healthy = writer.write(&witness.door()).await;
         healthy.with_context(|| format!("before the drill, through {}", witness.name))?;
 
         progress.doing(&format!("killing {cloud}"));
@@ -121,7 +121,7 @@ impl<'a> Scene<'a> {
             tokio::join!(watch_writes(&mut writer, witness, killed), futures::future::join_all(watches));
         let writes = writes?;
         if writes.gap_ms.is_some() {
-            writer.clean_up(&witness.socket).await?;
+            writer.clean_up(&witness.door()).await?;
         }
         let dns: Vec<_> = survivors.iter().map(|n| n.name.clone()).zip(dns).collect();
         let measurements = Measurements {
@@ -220,7 +220,7 @@ async fn watch_writes(
 ) -> anyhow::Result<WriteWatch> {
     let mut watch = WriteWatch::default();
     while killed.elapsed() < WATCH_LIMIT {
-        if writer.attempt(&witness.socket).await?.code == 0 {
+        if writer.attempt(&witness.door()).await?.code == 0 {
             watch.gap_ms = Some(millis(killed.elapsed()));
             break;
         }

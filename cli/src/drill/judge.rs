@@ -209,7 +209,7 @@ impl<'a> Judge<'a> {
             .iter()
             .map(|node| {
                 let all = self.record.conditions(&node.name).into_iter();
-                let dead = all.filter(|(_, condition)| *condition == Condition::Dead);
+                let dead = all.filter(|(_, condition)| condition.is_lost());
                 (node.name.as_str(), dead.map(|(stretch, _)| stretch).collect())
             })
             .collect();

@@ -1,6 +1,7 @@
-//! `selvedge drill`: breaks a running playground on purpose and measures how the fabric takes it.
+//! `selvedge drill`: breaks a running playground, or a real fabric, on purpose and measures how that takes it.
 //!
 //! * [`selvedge_fabric::drill`]: what a drill is. [`shelf`]: those that are shipped, in `configs/drills`.
+//! * [`ground`]: the fabric under drill; [`fabric`]: a real one, which is asked first and always heals.
 //! * [`mod@run`]: does the steps and asks the probes; a shell that fills a [`record`].
 //! * [`judge`], [`report`], [`page`]: from the record to figures, verdicts and a page for people. Pure.
 //! * [`cloud_loss`]: the loss of a cloud as `selvedge playground --check` proves it.
@@ -10,9 +11,12 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 pub(crate) mod cloud_loss;
+mod fabric;
+pub(crate) mod ground;
 mod judge;
 mod page;
 pub(crate) mod probe_write;
@@ -30,12 +34,16 @@ use crate::{
     client::Ask,
     failure::{Failure, Outcome},
     output,
-    playground::{CHECK_FAILED, INTERRUPTED, Stop, plain_table, progress::Progress, state::State},
+    playground::{
+        CHECK_FAILED, INTERRUPTED, Stop, control::Control, plain_table, progress::Progress, state::State,
+    },
 };
+use fabric::leases::Leases;
+use ground::Ground;
 use report::Report;
-use run::{Means, own::Own};
+use run::{Hand, Means, own::Own};
 
-/// Break a running playground on purpose and measure what happens.
+/// Break a running playground, or a real fabric, on purpose and measure what happens.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DrillArgs {
     #[command(subcommand)]
@@ -61,14 +69,15 @@ enum DrillCommand {
         #[arg(value_name = "F", required = true)]
         files: Vec<OsString>,
     },
-    /// Run one on a playground; exits 0 when it passes, 5 when a bound is broken
+    /// Run one on a playground or, with --fabric, on a real fabric; exits 0 when it passes, 5 when a bound is broken
     #[command(after_help = "Examples:
   selvedge drill run cloud-loss --cloud aws
   selvedge drill run ./mine.yaml --report reports/
-  sudo selvedge drill run partition --fresh --report partition.html")]
+  sudo selvedge drill run partition --fresh --report partition.html
+  selvedge drill run cloud-loss --fabric --cloud aws --api https://p1.example.net --token-file t --ca-file ca.pem")]
     Run(RunArgs),
     /// End the drill that isolates the node, at once; whoever runs it mends all others
-    #[command(after_help = "Example: selvedge --socket /run/selvedge/api.sock drill stop")]
+    #[command(after_help = "Example: selvedge drill stop")]
     Stop,
 }
 
@@ -86,6 +95,12 @@ struct RunArgs {
     /// Start a playground for this drill, and end it afterwards
     #[arg(long)]
     fresh: bool,
+    /// Run it on the fabric of --api: asks first, isolates nodes by their own gates, and always heals
+    #[arg(long, conflicts_with_all = ["fresh", "dir", "binary", "leave"])]
+    fabric: bool,
+    /// With --fabric: how long nodes stay isolated when this program is gone, 1s to 10m
+    #[arg(long, value_name = "SPAN", requires = "fabric", default_value = "5s", value_parser = lease)]
+    lease: Duration,
     /// With --fresh: no real packets, even as root
     #[arg(long, requires = "fresh")]
     rootless: bool,
@@ -135,10 +150,18 @@ pub(crate) async fn run(global: &Global, args: DrillArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let bounds = fabric::MIN_LEASE..=fabric::MAX_LEASE;
+    if bounds.contains(&lease) { Ok(lease) } else { Err("a lease lasts 1s to 10m".to_owned()) }
+}
+
 async fn perform(global: &Global, args: RunArgs) -> Outcome {
-    let failed = |error: anyhow::Error| Failure::new(format!("{error:#}"));
     let mut drill = shelf::find(&args.drill)?.drill;
     drill.spec = drill.spec.with_slack(args.slack);
+    if args.fabric {
+        return on_fabric(global, &args, &drill).await;
+    }
     if drill.spec.needs_own_playground() && !args.fresh {
         let what = format!("{} needs nodes with a configuration of its own", drill.name);
         return Err(Failure::new(what).remedy("have a playground started for it: --fresh"));
@@ -160,31 +183,69 @@ async fn perform(global: &Global, args: RunArgs) -> Outcome {
         }
         false => (None, State::find(args.dir.as_deref()).map_err(failed)?),
     };
-    let outcome = on_ground(global, &args, &drill, state, &mut stop).await;
+    let outcome = on_playground(global, &args, &drill, state, &mut stop).await;
     if let Some(own) = own {
         own.close().await;
     }
     outcome
 }
 
-async fn on_ground(global: &Global, args: &RunArgs, drill: &Drill, state: State, stop: &mut Stop) -> Outcome {
-    let failed = |error: anyhow::Error| Failure::new(format!("{error:#}"));
-    let ground = match &state.without {
-        None => "a playground with real packets".to_owned(),
-        Some(why) => format!("a playground without real packets ({why})"),
-    };
+fn failed(error: anyhow::Error) -> Failure {
+    Failure::new(format!("{error:#}"))
+}
+
+/// On a real fabric: everything that can be in the way is looked for before anything is broken.
+async fn on_fabric(global: &Global, args: &RunArgs, drill: &Drill) -> Outcome {
+    let mut found = fabric::find(global).await?;
+    let clouds = found.ground.clouds(&args.cloud).map_err(failed)?;
+    run::enough(&drill.spec, &found.ground, &clouds).map_err(failed)?;
+    let prepared = fabric::prepare(drill, &mut found, &clouds, args.lease).await.map_err(failed)?;
+    if !prepared.confirmed(&found.name, args.yes)? {
+        return Err(Failure::new("nothing was done: that is not the name of the fabric"));
+    }
+    // From here on, whoever stops this program stops the drill.
+    let mut stop = Stop::listen().map_err(failed)?;
+    let held: Vec<_> = prepared.held.iter().collect();
+    let leases = Leases::take(drill.name.as_str(), args.lease, &held).await.map_err(failed)?;
+    let (ground, hand) = (found.ground, Hand::Fabric(leases));
+    let means = Means { ground, clouds, other_binary: None, leave: false, slack: args.slack };
+    carry_out(global, args, &prepared.drill, means, hand, &mut stop).await
+}
+
+async fn on_playground(
+    global: &Global,
+    args: &RunArgs,
+    drill: &Drill,
+    state: State,
+    stop: &mut Stop,
+) -> Outcome {
     let other_binary =
         args.binary.as_ref().map(|binary| binary.canonicalize().unwrap_or_else(|_| binary.clone()));
-    let (first_clouds, leave, slack) = (args.cloud.clone(), args.leave, args.slack);
-    let means = Means { state, first_clouds, other_binary, leave, slack };
+    let ground = Ground::of_playground(state.clone());
+    let clouds = ground.clouds(&args.cloud).map_err(failed)?;
+    let means = Means { ground, clouds, other_binary, leave: args.leave, slack: args.slack };
     run::preflight(&drill.spec, &means).map_err(failed)?;
-    if !args.fresh && !args.yes && !confirmed(drill, &means.state)? {
+    if !args.fresh && !args.yes && !confirmed(drill, &state)? {
         return Ok(ExitCode::FAILURE);
     }
+    let hand = Hand::Playground(Control::connect(&state).await.map_err(failed)?);
+    carry_out(global, args, drill, means, hand, stop).await
+}
+
+/// Runs a drill, and reports.
+async fn carry_out(
+    global: &Global,
+    args: &RunArgs,
+    drill: &Drill,
+    means: Means,
+    hand: Hand,
+    stop: &mut Stop,
+) -> Outcome {
     let started = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let started = started.format(&Rfc3339).unwrap_or_default();
-    let record = run::run(drill, means, stop).await.map_err(failed)?;
-    let report = Report::of(drill, &record, started, ground);
+    let shown = means.ground.shown.clone();
+    let record = run::run(drill, means, hand, stop).await.map_err(failed)?;
+    let report = Report::of(drill, &record, started, shown);
     if let Some(target) = &args.report {
         let page = write_report(target, &report).map_err(failed)?;
         let _ = writeln!(io::stderr(), "report: {}", page.display());

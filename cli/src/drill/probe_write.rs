@@ -1,14 +1,15 @@
 //! Writes by which a drill sees whether intent can be changed.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
+use super::ground::Door;
 use crate::playground::driver::{Finished, Selvedge};
 
 /// A domain that holds nothing and is removed afterwards.
-const PROBE_DOMAIN: &str = "drill-probe";
+pub(crate) const PROBE_DOMAIN: &str = "drill-probe";
 
 /// Changes the description of an otherwise empty domain, each time to another text.
 pub(crate) struct ProbeWriter<'a> {
@@ -23,8 +24,8 @@ impl<'a> ProbeWriter<'a> {
         Ok(Self { selvedge, dir, count: 0 })
     }
 
-    /// One write through the node behind `socket`, whatever comes of it.
-    pub(crate) async fn attempt(&mut self, socket: &Path) -> anyhow::Result<Finished> {
+    /// One write through the node behind `door`, whatever comes of it.
+    pub(crate) async fn attempt(&mut self, door: &Door) -> anyhow::Result<Finished> {
         self.count += 1;
         let file = self.dir.path().join("probe.yaml");
         let manifest = format!(
@@ -34,23 +35,23 @@ impl<'a> ProbeWriter<'a> {
             std::process::id()
         );
         fs::write(&file, manifest).with_context(|| format!("cannot write {}", file.display()))?;
-        self.selvedge.on(socket, &["apply", "-f", &file.to_string_lossy(), "-o", "json"]).await
+        self.selvedge.through(door, &["apply", "-f", &file.to_string_lossy(), "-o", "json"]).await
     }
 
     /// One write that must be accepted.
-    pub(crate) async fn write(&mut self, socket: &Path) -> anyhow::Result<()> {
-        accepted(&self.attempt(socket).await?)
+    pub(crate) async fn write(&mut self, door: &Door) -> anyhow::Result<()> {
+        accepted(&self.attempt(door).await?)
     }
 
     /// Removes the domain.
-    pub(crate) async fn clean_up(self, socket: &Path) -> anyhow::Result<()> {
-        clean_up(self.selvedge, socket).await
+    pub(crate) async fn clean_up(self, door: &Door) -> anyhow::Result<()> {
+        clean_up(self.selvedge, door).await
     }
 }
 
-/// Removes the domain that probes write, through the node behind `socket`.
-pub(crate) async fn clean_up(selvedge: &Selvedge, socket: &Path) -> anyhow::Result<()> {
-    let deleted = selvedge.on(socket, &["delete", "domain", PROBE_DOMAIN, "-o", "json"]).await?;
+/// Removes the domain that probes write, through the node behind `door`.
+pub(crate) async fn clean_up(selvedge: &Selvedge, door: &Door) -> anyhow::Result<()> {
+    let deleted = selvedge.through(door, &["delete", "domain", PROBE_DOMAIN, "-o", "json"]).await?;
     accepted(&deleted).with_context(|| format!("domain {PROBE_DOMAIN} is left over"))
 }
 

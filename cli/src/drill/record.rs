@@ -21,6 +21,15 @@ pub(crate) enum Condition {
     Starting,
     Paused,
     Dead,
+    /// It runs, and nobody hears it: a real fabric's way to be dead.
+    CutOff,
+}
+
+impl Condition {
+    /// Whether others must take it for dead.
+    pub(crate) const fn is_lost(self) -> bool {
+        matches!(self, Self::Dead | Self::CutOff)
+    }
 }
 
 /// How the drill ended.
@@ -105,6 +114,12 @@ impl Stretch {
 }
 
 impl Record {
+    /// Of a drill that has not begun.
+    pub(crate) fn empty() -> Self {
+        let (nodes, events, attempts) = (Vec::new(), Vec::new(), Vec::new());
+        Self { nodes, events, attempts, length_ms: 0, end: End::Completed }
+    }
+
     /// What a node did when, without gaps. Every node is alive at first.
     pub(crate) fn conditions(&self, node: &str) -> Vec<(Stretch, Condition)> {
         let changes = self.events.iter().filter_map(|event| match &event.what {

@@ -200,6 +200,7 @@ pub(crate) const fn word(condition: Condition) -> &'static str {
         Condition::Starting => "starting",
         Condition::Paused => "paused",
         Condition::Dead => "dead",
+        Condition::CutOff => "cut off",
     }
 }
 

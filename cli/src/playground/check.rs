@@ -141,11 +141,11 @@ impl Prover<'_> {
         let processors: Vec<_> = self.state.nodes.iter().filter(|n| n.is_processor()).collect();
         for node in &processors {
             let started = Instant::now();
-            writer.write(&node.socket).await.with_context(|| format!("through {}", node.name))?;
+            writer.write(&node.door()).await.with_context(|| format!("through {}", node.name))?;
             slowest = slowest.max(started.elapsed());
         }
         if let Some(node) = processors.first() {
-            writer.clean_up(&node.socket).await?;
+            writer.clean_up(&node.door()).await?;
         }
         Ok(format!("{} writes, the slowest in {} ms", processors.len(), slowest.as_millis()))
     }

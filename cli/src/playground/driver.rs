@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 use tokio::{process::Command, time::timeout};
 
+use crate::drill::ground::Door;
+
 /// Longest a command may take. Every command has shorter limits of its own; this one only keeps a
 /// hanging one from hanging us.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -78,9 +80,10 @@ impl Selvedge {
         })
     }
 
-    /// Runs a command against the node behind `socket`.
-    pub(crate) async fn on(&self, socket: &Path, args: &[&str]) -> anyhow::Result<Finished> {
-        self.run(&on_socket(socket, args)).await
+    /// Runs a command against the node behind a door.
+    pub(crate) async fn through(&self, door: &Door, args: &[&str]) -> anyhow::Result<Finished> {
+        let all: Vec<_> = door.options().into_iter().chain(args.iter().map(|a| (*a).to_owned())).collect();
+        self.run(&all).await
     }
 
     /// Runs a command against the node behind `socket` that must succeed and print JSON.

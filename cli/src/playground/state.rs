@@ -13,6 +13,8 @@ use anyhow::{Context as _, bail};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use crate::drill::ground::Door;
+
 /// Name of the state file in a playground's directory.
 const STATE_FILE: &str = "playground.json";
 
@@ -91,6 +93,11 @@ impl NodeInfo {
     /// Whether it takes part in agreement: only such nodes accept writes.
     pub(crate) fn is_processor(&self) -> bool {
         self.role == "processor"
+    }
+
+    /// Where its API is reached.
+    pub(crate) fn door(&self) -> Door {
+        Door::Socket(self.socket.clone())
     }
 
     /// The cloud it lies in: the first part of its zone.

@@ -94,3 +94,30 @@ async fn eventually_heard(from: &Node, to: &str) {
         assert!(Instant::now() < end, "{to} is not heard again");
     }
 }
+
+/// Whoever sets the filter looks at connections, and whoever sends on a connection looks at the filter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_filter_changes_under_load() {
+    const CHANGES: u32 = 5_000;
+    let (a, b, _c) = pair();
+    assert!(is_heard(&a, "b").await);
+    let (sender, load) = (a.transport.clone(), tokio_util::sync::CancellationToken::new());
+    let sending = load.clone().run_until_cancelled_owned(async move {
+        loop {
+            (0..64).for_each(|_| sender.send_datagram(&name("b"), Alpn::Raft, Bytes::from_static(b"load")));
+            tokio::task::yield_now().await;
+        }
+    });
+    let sending = tokio::spawn(sending);
+    let changer = a.transport.clone();
+    let changing = tokio::task::spawn_blocking(move || {
+        for change in 0..CHANGES {
+            let cuts = if change % 2 == 0 { from("b", Cut::BOTH) } else { Cuts::default() };
+            changer.isolate(cuts, Instant::now() + LONG);
+        }
+    });
+    tokio::time::timeout(DEADLINE, changing).await.expect("no lock waits for another").expect("no panic");
+    load.cancel();
+    sending.await.expect("no panic");
+    eventually_heard(&b, "a").await;
+}

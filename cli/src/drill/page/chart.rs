@@ -51,7 +51,7 @@ const LEGEND: &str = "<span><i class=\"k alive\"></i>alive</span>\
 <span><i class=\"k leads\"></i>leads</span>\
 <span><i class=\"k paused\"></i>paused</span>\
 <span><i class=\"k starting\"></i>starting</span>\
-<span><i class=\"k dead\"></i>dead</span>\
+<span><i class=\"k dead\"></i>dead or cut off</span>\
 <span><i class=\"k fault\"></i>broken between clouds</span>\
 <span><i class=\"k good\"></i>every answer good</span>\
 <span><i class=\"k some\"></i>some failed</span>\
@@ -162,14 +162,14 @@ impl Drawing {
                 Condition::Alive => "alive",
                 Condition::Starting => "starting",
                 Condition::Paused => "paused",
-                Condition::Dead => "dead",
+                Condition::Dead | Condition::CutOff => "dead",
             };
             let title = format!("{} {}, {}", lane.name, word(phase.condition), span(phase.stretch));
             self.bar(class, phase.stretch, 1.0, &title);
             let (from, to) = (self.x(phase.stretch.from_ms), self.x(phase.stretch.to_ms));
             if phase.condition != Condition::Alive && to - from > 52.0 {
-                let (x, y) = (from + 6.0, self.y + LANE * 0.7);
-                self.add(format_args!("<text class=\"on{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{class}</text>"));
+                let (x, y, word) = (from + 6.0, self.y + LANE * 0.7, word(phase.condition));
+                self.add(format_args!("<text class=\"on{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{word}</text>"));
             }
         }
         for led in &lane.led {

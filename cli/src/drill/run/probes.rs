@@ -11,18 +11,22 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use hickory_proto::{op::ResponseCode, rr::RecordType};
+use hickory_proto::rr::RecordType;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use selvedge_fabric::drill::{Probe, ProbeKind};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::notebook::Notebook;
+use super::{names, notebook::Notebook};
 use crate::{
-    drill::{probe_write::ProbeWriter, record::Attempt},
+    drill::{
+        ground::{Ground, Site},
+        probe_write::ProbeWriter,
+        record::Attempt,
+    },
     playground::{
         driver::Selvedge,
-        state::{EndpointInfo, NodeInfo, State, Use},
+        state::{EndpointInfo, Use},
     },
     probe::{
         dns::{self, Wire},
@@ -46,7 +50,7 @@ const IDLE: Duration = Duration::from_millis(50);
 /// What every probe knows.
 pub(super) struct Prober {
     pub(super) selvedge: Selvedge,
-    pub(super) state: State,
+    pub(super) ground: Ground,
     pub(super) book: Arc<Notebook>,
     pub(super) stop: CancellationToken,
     /// How many times as long as usual things may take.
@@ -59,7 +63,7 @@ impl Prober {
         self: &Arc<Self>,
         number: usize,
         probe: &Probe,
-        nodes: Vec<NodeInfo>,
+        nodes: Vec<Site>,
         tasks: &TaskTracker,
     ) -> anyhow::Result<()> {
         let contracts = self.contracts(probe)?;
@@ -76,19 +80,19 @@ impl Prober {
                     tasks.spawn(Arc::clone(&asking).dns(node));
                 }
             }
-            ProbeKind::Http if self.state.without.is_some() => {
+            ProbeKind::Http if !self.ground.has_packets => {
                 for node in nodes {
                     tasks.spawn(Arc::clone(&asking).http_by_node(node));
                 }
             }
             ProbeKind::Http => {
                 let inside = |endpoint: &&EndpointInfo| nodes.iter().any(|node| node.name == endpoint.node);
-                for client in self.state.endpoints.iter().filter(inside) {
+                for client in self.ground.endpoints.iter().filter(inside) {
                     tasks.spawn(Arc::clone(&asking).http_by_client(client.clone()));
                 }
             }
             ProbeKind::Write => {
-                let through: Vec<_> = nodes.into_iter().filter(NodeInfo::is_processor).collect();
+                let through: Vec<_> = nodes.into_iter().filter(Site::is_processor).collect();
                 ensure!(!through.is_empty(), "probe {} writes through no processor", probe.name);
                 tasks.spawn(asking.write(through));
             }
@@ -101,13 +105,13 @@ impl Prober {
 
     /// The contracts that a probe asks for.
     fn contracts(&self, probe: &Probe) -> anyhow::Result<Vec<Use>> {
-        let Some(wanted) = &probe.contract else { return Ok(self.state.uses.clone()) };
+        let Some(wanted) = &probe.contract else { return Ok(self.ground.uses.clone()) };
         let name = format!("{}.{}", wanted.name, wanted.domain);
-        let found: Vec<_> = self.state.uses.iter().filter(|u| u.contract == name).cloned().collect();
+        let found: Vec<_> = self.ground.uses.iter().filter(|u| u.contract == name).cloned().collect();
         ensure!(
             !found.is_empty(),
             "there is no contract {wanted}; there are {}",
-            self.state.contracts.join(", ")
+            self.ground.uses.iter().map(|u| u.contract.as_str()).collect::<Vec<_>>().join(", ")
         );
         Ok(found)
     }
@@ -135,7 +139,7 @@ impl Asking {
     }
 
     fn name_of(&self, contract: &Use) -> String {
-        format!("{}.{}", contract.contract, self.prober.state.suffix)
+        format!("{}.{}", contract.contract, self.prober.ground.suffix)
     }
 
     /// Asks once, and writes down what came of it; nothing when the drill ended meanwhile.
@@ -158,8 +162,8 @@ impl Asking {
         good
     }
 
-    async fn dns(self: Arc<Self>, node: NodeInfo) {
-        let endpoints = &self.prober.state.endpoints;
+    async fn dns(self: Arc<Self>, node: Site) {
+        let endpoints = &self.prober.ground.endpoints;
         let addresses: BTreeMap<IpAddr, &str> =
             endpoints.iter().flat_map(|e| e.addresses.iter().map(|a| (*a, e.node.as_str()))).collect();
         let ids: BTreeMap<&str, &str> = endpoints.iter().map(|e| (e.id.as_str(), e.node.as_str())).collect();
@@ -173,14 +177,10 @@ impl Asking {
                 for contract in &self.contracts {
                     let name = self.name_of(contract);
                     for kind in [RecordType::A, RecordType::SRV] {
-                        let answer = dns::ask(node.dns, &name, kind, Wire::Udp).await?;
-                        // No record at all is an answer too: nothing that serves it can be reached.
-                        let code = answer.metadata.response_code;
-                        ensure!(code == ResponseCode::NoError, "{name} {kind}: {code}");
-                        let hosts = dns::addresses_of(&answer);
-                        named.extend(hosts.iter().filter_map(|a| addresses.get(a)).map(|n| (*n).to_owned()));
-                        let targets = dns::targets(&answer);
-                        let targets = targets.iter().filter_map(|t| ids.get(t.host.split('.').next()?));
+                        let answer = names::ask(&node, &name, kind).await?;
+                        let hosts = answer.addresses.iter().filter_map(|a| addresses.get(a));
+                        named.extend(hosts.map(|node| (*node).to_owned()));
+                        let targets = answer.hosts.iter().filter_map(|host| ids.get(host.split('.').next()?));
                         named.extend(targets.map(|node| (*node).to_owned()));
                     }
                 }
@@ -191,7 +191,7 @@ impl Asking {
         }
     }
 
-    async fn http_by_node(self: Arc<Self>, node: NodeInfo) {
+    async fn http_by_node(self: Arc<Self>, node: Site) {
         while !self.is_over() {
             if !self.book().is_alive(&node.name) {
                 self.pause(IDLE).await;
@@ -200,10 +200,11 @@ impl Asking {
             for contract in &self.contracts {
                 let name = self.name_of(contract);
                 let met = async {
-                    let srv = dns::ask(node.dns, &name, RecordType::SRV, Wire::Udp).await?;
+                    let server = node.dns.context("its DNS cannot be asked from here")?;
+                    let srv = dns::ask(server, &name, RecordType::SRV, Wire::Udp).await?;
                     let mut servers = Vec::new();
                     for target in dns::targets(&srv).into_iter().take(MAX_ADDRESSES) {
-                        let answer = dns::ask(node.dns, &target.host, RecordType::A, Wire::Udp).await?;
+                        let answer = dns::ask(server, &target.host, RecordType::A, Wire::Udp).await?;
                         servers.extend(
                             dns::addresses_of(&answer).into_iter().map(|ip| SocketAddr::new(ip, target.port)),
                         );
@@ -247,15 +248,22 @@ impl Asking {
             }
             Ok(())
         };
-        let netns = network_of(&self.prober.state, &who);
+        let netns = network_of(&self.prober.ground, &who);
         if let Err(error) = within(netns, inside).await {
             self.ask(&who, "", std::future::ready(Err(error))).await;
         }
     }
 
     /// Through one node after another: the next when one fails.
-    async fn write(self: Arc<Self>, through: Vec<NodeInfo>) {
-        let Ok(mut writer) = ProbeWriter::new(&self.prober.selvedge) else { return };
+    async fn write(self: Arc<Self>, through: Vec<Site>) {
+        let mut writer = match ProbeWriter::new(&self.prober.selvedge) {
+            Ok(writer) => writer,
+            // A probe that cannot ask has failed.
+            Err(error) => {
+                self.ask("writes", "", std::future::ready(Err(error))).await;
+                return;
+            }
+        };
         let (mut turn, limit) = (0, WRITE_LIMIT * self.prober.slack);
         while !self.is_over() {
             let alive: Vec<_> = through.iter().filter(|node| self.book().is_alive(&node.name)).collect();
@@ -264,7 +272,7 @@ impl Asking {
                 continue;
             };
             let write = async {
-                let written = timeout(limit, writer.write(&node.socket)).await;
+                let written = timeout(limit, writer.write(&node.door)).await;
                 written.with_context(|| format!("not within {limit:?}"))?.map(|()| BTreeSet::new())
             };
             let write = async { write.await.with_context(|| format!("through {}", node.name)) };
@@ -277,14 +285,14 @@ impl Asking {
 
     /// From one endpoint of each service in turn.
     async fn forbidden(self: Arc<Self>) {
-        let state = &self.prober.state;
+        let ground = &self.prober.ground;
         let mut seen = BTreeSet::new();
         let sources: Vec<_> =
-            state.endpoints.iter().filter(|e| seen.insert(e.service.clone())).cloned().collect();
+            ground.endpoints.iter().filter(|e| seen.insert(e.service.clone())).cloned().collect();
         let mut turn = 0;
         while !self.is_over() && !sources.is_empty() {
             let source = &sources[turn % sources.len()];
-            let targets = forbidden_to(source, state);
+            let targets = forbidden_to(source, ground);
             // Another part of them in each turn.
             let first = (turn / sources.len()) * KNOCKS;
             let some: Vec<_> = targets
@@ -295,7 +303,7 @@ impl Asking {
                 .copied()
                 .collect();
             turn += 1;
-            let netns = network_of(state, &source.id);
+            let netns = network_of(ground, &source.id);
             let knocks = async {
                 within(netns, knock(some)).await?;
                 Ok(BTreeSet::new())
@@ -337,17 +345,17 @@ async fn knock(targets: Vec<SocketAddr>) -> anyhow::Result<()> {
 }
 
 /// Where an endpoint must not get to.
-fn forbidden_to(source: &EndpointInfo, state: &State) -> Vec<SocketAddr> {
+fn forbidden_to(source: &EndpointInfo, ground: &Ground) -> Vec<SocketAddr> {
     let plays = |service: &String, players: &Vec<String>| players.contains(service);
     let allowed = |target: &EndpointInfo, port: u16| {
-        state.uses.iter().any(|u| {
+        ground.uses.iter().any(|u| {
             // In some patterns those who serve also call each other.
             (plays(&source.service, &u.clients) || plays(&source.service, &u.servers))
                 && plays(&target.service, &u.servers)
                 && u.ports.contains(&port)
         })
     };
-    let others = state.endpoints.iter().filter(|target| target.service != source.service);
+    let others = ground.endpoints.iter().filter(|target| target.service != source.service);
     let ports = others.flat_map(|target| target.ports.iter().map(move |port| (target, *port)));
     let forbidden = ports.filter(|(target, port)| !allowed(target, *port));
     forbidden
@@ -355,8 +363,8 @@ fn forbidden_to(source: &EndpointInfo, state: &State) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn network_of(state: &State, endpoint: &str) -> PathBuf {
-    let found = state.endpoints.iter().find(|e| e.id == endpoint).and_then(|e| e.network.as_ref());
+fn network_of(ground: &Ground, endpoint: &str) -> PathBuf {
+    let found = ground.endpoints.iter().find(|e| e.id == endpoint).and_then(|e| e.network.as_ref());
     found.map(|network| network.netns.clone()).unwrap_or_default()
 }
 
@@ -404,12 +412,22 @@ mod tests {
         };
         let endpoints =
             vec![endpoint("web@a", "10.0.0.1"), endpoint("db@a", "10.0.0.2"), endpoint("x@b", "10.0.0.3")];
-        let state: State = serde_json::from_value(serde_json::json!({
-            "ready": true, "suffix": "s", "nodes": [], "endpoints": endpoints, "contracts": [], "dir": "/d",
-            "pid": 1, "uses": [{"contract": "c.a", "clients": ["web@a"], "servers": ["db@a"], "ports": [80]}],
-        }))
-        .expect("a state");
-        let to = |source: usize| forbidden_to(&state.endpoints[source], &state);
+        let uses = vec![Use {
+            contract: "c.a".into(),
+            clients: vec!["web@a".into()],
+            servers: vec!["db@a".into()],
+            ports: vec![80],
+        }];
+        let ground = Ground {
+            nodes: Vec::new(),
+            endpoints,
+            uses,
+            suffix: "s".into(),
+            has_packets: true,
+            shown: String::new(),
+            playground: None,
+        };
+        let to = |source: usize| forbidden_to(&ground.endpoints[source], &ground);
         assert_eq!(to(0), ["10.0.0.3:80".parse().expect("an address")]);
         assert_eq!(to(2).len(), 2);
     }

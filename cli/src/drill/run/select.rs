@@ -5,19 +5,19 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, bail, ensure};
 use selvedge_fabric::drill::Selector;
 
-use crate::playground::state::NodeInfo;
+use crate::drill::ground::Site;
 
 /// What there is to choose from.
-pub(super) struct Choice<'a> {
-    pub(super) nodes: &'a [NodeInfo],
+pub(in crate::drill) struct Choice<'a> {
+    pub(in crate::drill) nodes: &'a [Site],
     /// In the order of their numbers.
-    pub(super) clouds: &'a [String],
-    pub(super) leader: Option<&'a str>,
+    pub(in crate::drill) clouds: &'a [String],
+    pub(in crate::drill) leader: Option<&'a str>,
 }
 
 impl<'a> Choice<'a> {
     /// The nodes that a step means, each once, in the order of names.
-    pub(super) fn nodes(&self, wanted: &[Selector]) -> anyhow::Result<Vec<&'a NodeInfo>> {
+    pub(in crate::drill) fn nodes(&self, wanted: &[Selector]) -> anyhow::Result<Vec<&'a Site>> {
         let mut names = BTreeSet::new();
         for selector in wanted {
             names.extend(self.named(selector)?);
@@ -29,7 +29,7 @@ impl<'a> Choice<'a> {
     }
 
     /// The clouds that each of the groups means; `others` are those that no group names.
-    pub(super) fn clouds(&self, groups: &[&[Selector]]) -> anyhow::Result<Vec<Vec<String>>> {
+    pub(in crate::drill) fn clouds(&self, groups: &[&[Selector]]) -> anyhow::Result<Vec<Vec<String>>> {
         let mut named = BTreeSet::new();
         for selector in groups.iter().copied().flatten().filter(|s| **s != Selector::Others) {
             named.insert(self.cloud(selector)?);
@@ -100,7 +100,7 @@ impl<'a> Choice<'a> {
         }
     }
 
-    fn the_leader(&self) -> anyhow::Result<&'a NodeInfo> {
+    fn the_leader(&self) -> anyhow::Result<&'a Site> {
         let found = self.leader.and_then(|name| self.nodes.iter().find(|node| node.name == name));
         found.context("nobody is known to lead")
     }
@@ -113,18 +113,7 @@ fn shown(wanted: &[Selector]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(name: &str, zone: &str) -> NodeInfo {
-        NodeInfo {
-            name: name.into(),
-            zone: zone.into(),
-            role: "processor".into(),
-            pid: 1,
-            socket: "/s".into(),
-            api: String::new(),
-            dns: "127.0.0.1:53".parse().expect("an address"),
-        }
-    }
+    use crate::drill::ground::tests::site as node;
 
     fn selectors(text: &str) -> Vec<Selector> {
         text.split(' ').map(|word| word.parse().expect("a selector")).collect()

@@ -12,9 +12,12 @@ use tokio::time::{sleep, timeout};
 
 use super::{Scene, select::Choice};
 use crate::{
-    client::{Ask, Client},
-    drill::record::{Condition, What},
-    playground::{control::Request, fabric::Launch, state::NodeInfo},
+    client::Ask,
+    drill::{
+        ground::Site,
+        record::{Condition, What},
+    },
+    playground::{control::Request, fabric::Launch},
 };
 
 /// How long a started node may take to be ready.
@@ -63,60 +66,67 @@ impl Scene {
     pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
         self.mend().await?;
         for node in self.with_condition(Condition::Paused) {
-            self.control.ask(&Request::Resume { node: node.name.clone() }).await?;
+            self.hand.obey(&[Request::Resume { node: node.name.clone() }]).await?;
             self.ready(&node).await?;
         }
-        let dead = self.with_condition(Condition::Dead);
+        let dead = self.with_condition(self.hand.lost());
         self.start_all(&dead).await
     }
 
-    fn with_condition(&self, condition: Condition) -> Vec<NodeInfo> {
-        self.state.nodes.iter().filter(|n| self.book.condition(&n.name) == Some(condition)).cloned().collect()
+    fn with_condition(&self, condition: Condition) -> Vec<Site> {
+        self.ground
+            .nodes
+            .iter()
+            .filter(|n| self.book.condition(&n.name) == Some(condition))
+            .cloned()
+            .collect()
     }
 
-    fn choose(&self, who: &[Selector]) -> anyhow::Result<Vec<NodeInfo>> {
+    fn is_lost(&self, node: &Site) -> bool {
+        self.book.condition(&node.name).is_some_and(Condition::is_lost)
+    }
+
+    fn choose(&self, who: &[Selector]) -> anyhow::Result<Vec<Site>> {
         let leader = self.book.leader();
-        let choice = Choice { nodes: &self.state.nodes, clouds: &self.clouds, leader: leader.as_deref() };
+        let choice = Choice { nodes: &self.ground.nodes, clouds: &self.clouds, leader: leader.as_deref() };
         Ok(choice.nodes(who)?.into_iter().cloned().collect())
     }
 
     fn choose_clouds(&self, groups: &[&[Selector]]) -> anyhow::Result<Vec<Vec<String>>> {
         let leader = self.book.leader();
-        let choice = Choice { nodes: &self.state.nodes, clouds: &self.clouds, leader: leader.as_deref() };
+        let choice = Choice { nodes: &self.ground.nodes, clouds: &self.clouds, leader: leader.as_deref() };
         choice.clouds(groups)
     }
 
-    fn note_step(&self, verb: &str, nodes: &[NodeInfo]) {
+    fn note_step(&self, verb: &str, nodes: &[Site]) {
         self.book.note(What::Step(format!("{verb} {}", names(nodes))));
     }
 
-    fn note_node(&self, node: &NodeInfo, condition: Condition) {
+    fn note_node(&self, node: &Site, condition: Condition) {
         self.book.note(What::Node { name: node.name.clone(), condition });
     }
 
     async fn kill(&mut self, who: &[Selector]) -> anyhow::Result<()> {
         let mut nodes = self.choose(who)?;
-        nodes.retain(|node| self.book.condition(&node.name) != Some(Condition::Dead));
+        nodes.retain(|node| !self.is_lost(node));
         ensure!(!nodes.is_empty(), "every node that is to be killed is dead already");
-        self.note_step("kill", &nodes);
-        nodes.iter().for_each(|node| self.note_node(node, Condition::Dead));
-        for node in nodes {
-            self.control.ask(&Request::Kill { node: node.name }).await?;
-        }
-        Ok(())
+        self.note_step(self.hand.verbs().0, &nodes);
+        nodes.iter().for_each(|node| self.note_node(node, self.hand.lost()));
+        let kills: Vec<_> = nodes.into_iter().map(|node| Request::Kill { node: node.name }).collect();
+        self.hand.obey(&kills).await
     }
 
     async fn start(&mut self, who: &[Selector]) -> anyhow::Result<()> {
         let mut nodes = self.choose(who)?;
-        nodes.retain(|node| self.book.condition(&node.name) == Some(Condition::Dead));
-        self.note_step("start", &nodes);
+        nodes.retain(|node| self.is_lost(node));
+        self.note_step(self.hand.verbs().1, &nodes);
         self.start_all(&nodes).await
     }
 
-    async fn start_all(&mut self, nodes: &[NodeInfo]) -> anyhow::Result<()> {
+    async fn start_all(&mut self, nodes: &[Site]) -> anyhow::Result<()> {
         for node in nodes {
             let (name, launch) = (node.name.clone(), Launch::default());
-            self.control.ask(&Request::Start { node: name, launch }).await?;
+            self.hand.obey(&[Request::Start { node: name, launch }]).await?;
             self.note_node(node, Condition::Starting);
         }
         self.all_ready(nodes).await
@@ -127,7 +137,7 @@ impl Scene {
         self.note_step("pause", &nodes);
         for node in nodes {
             self.note_node(&node, Condition::Paused);
-            self.control.ask(&Request::Pause { node: node.name }).await?;
+            self.hand.obey(&[Request::Pause { node: node.name }]).await?;
         }
         Ok(())
     }
@@ -137,7 +147,7 @@ impl Scene {
         nodes.retain(|node| self.book.condition(&node.name) == Some(Condition::Paused));
         self.note_step("resume", &nodes);
         for node in &nodes {
-            self.control.ask(&Request::Resume { node: node.name.clone() }).await?;
+            self.hand.obey(&[Request::Resume { node: node.name.clone() }]).await?;
         }
         self.all_ready(&nodes).await
     }
@@ -169,10 +179,10 @@ impl Scene {
         Ok(())
     }
 
-    async fn restart_one(&mut self, node: &NodeInfo, launch: &Launch) -> anyhow::Result<()> {
+    async fn restart_one(&mut self, node: &Site, launch: &Launch) -> anyhow::Result<()> {
         self.note_node(node, Condition::Starting);
         let (node, launch) = (node.name.clone(), launch.clone());
-        self.control.ask(&Request::Restart { node, launch }).await
+        self.hand.obey(&[Request::Restart { node, launch }]).await
     }
 
     async fn partition(&mut self, groups: &[Vec<Selector>]) -> anyhow::Result<()> {
@@ -182,13 +192,14 @@ impl Scene {
         let name = shown.join(" | ");
         self.book.note(What::Step(format!("partition {name}")));
         self.book.note(What::Fault { name, clouds: groups.concat() });
+        let mut ways = Vec::new();
         for (i, group) in groups.iter().enumerate() {
             for other in groups.iter().skip(i + 1) {
-                self.cut_all(group, other).await?;
-                self.cut_all(other, group).await?;
+                ways.extend(pairs(group, other));
+                ways.extend(pairs(other, group));
             }
         }
-        Ok(())
+        self.cut_all(ways).await
     }
 
     async fn cut(&mut self, from: &[Selector], to: &[Selector]) -> anyhow::Result<()> {
@@ -197,14 +208,12 @@ impl Scene {
         let name = format!("{} not heard by {}", from.join(", "), to.join(", "));
         self.book.note(What::Step(format!("cut: {name}")));
         self.book.note(What::Fault { name, clouds: groups.concat() });
-        self.cut_all(from, to).await
+        self.cut_all(pairs(from, to)).await
     }
 
-    async fn cut_all(&mut self, from: &[String], to: &[String]) -> anyhow::Result<()> {
-        for (from, to) in pairs(from, to) {
-            self.control.ask(&Request::Cut { from, to }).await?;
-        }
-        Ok(())
+    async fn cut_all(&mut self, ways: Vec<(String, String)>) -> anyhow::Result<()> {
+        let cuts: Vec<_> = ways.into_iter().map(|(from, to)| Request::Cut { from, to }).collect();
+        self.hand.obey(&cuts).await
     }
 
     async fn slow(&mut self, slow: &Slow) -> anyhow::Result<()> {
@@ -228,14 +237,15 @@ impl Scene {
         for (from, to) in ways {
             let (delay_ms, jitter_ms) = (slow.delay.ms(), slow.jitter.ms());
             let request = Request::Slow { from, to, delay_ms, jitter_ms, loss: slow.loss.part() };
-            self.control.ask(&request).await?;
+            self.hand.obey(&[request]).await?;
         }
         Ok(())
     }
 
     pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
-        if self.state.without.is_none() {
-            self.control.ask(&Request::MendNetwork).await?;
+        // Without packets there is no network between the clouds of a playground.
+        if self.ground.has_packets || self.ground.playground.is_none() {
+            self.hand.obey(&[Request::MendNetwork]).await?;
             self.book.note(What::Mended);
         }
         Ok(())
@@ -246,10 +256,10 @@ impl Scene {
         let file = self.scratch.path().join(format!("apply-{}.yaml", self.applied.len()));
         std::fs::write(&file, &apply.manifest).with_context(|| format!("cannot write {}", file.display()))?;
         let mut last = None;
-        for node in self.state.nodes.iter().filter(|n| n.is_processor() && self.book.is_alive(&n.name)) {
+        for node in self.ground.nodes.iter().filter(|n| n.is_processor() && self.book.is_alive(&n.name)) {
             let finished = self
                 .selvedge
-                .on(&node.socket, &["apply", "-f", &file.to_string_lossy(), "-o", "json"])
+                .through(&node.door, &["apply", "-f", &file.to_string_lossy(), "-o", "json"])
                 .await?;
             let taken = finished.code == 0;
             let refused = [exit::REFUSED, exit::USAGE].map(i32::from).contains(&finished.code);
@@ -274,13 +284,13 @@ impl Scene {
         bail!("no node takes the manifest: {}", last.unwrap_or_else(|| "none is alive".to_owned()).trim())
     }
 
-    async fn all_ready(&self, nodes: &[NodeInfo]) -> anyhow::Result<()> {
+    async fn all_ready(&self, nodes: &[Site]) -> anyhow::Result<()> {
         let ready = futures::future::join_all(nodes.iter().map(|node| self.ready(node))).await;
         ready.into_iter().collect()
     }
 
     /// Waits until a node says that it is ready, and notes it.
-    async fn ready(&self, node: &NodeInfo) -> anyhow::Result<()> {
+    async fn ready(&self, node: &Site) -> anyhow::Result<()> {
         let started = Instant::now();
         while started.elapsed() < READY_LIMIT {
             if status(node).await.is_some_and(|status| status.ready) {
@@ -308,7 +318,7 @@ impl Scene {
     }
 
     async fn is_settled(&self) -> bool {
-        let alive: Vec<_> = self.state.nodes.iter().filter(|n| self.book.is_alive(&n.name)).collect();
+        let alive: Vec<_> = self.ground.nodes.iter().filter(|n| self.book.is_alive(&n.name)).collect();
         let looks = alive.iter().map(|node| async {
             let members: Vec<Member> = ask(node, "/v1/members").await?;
             let sees = |name: &str| members.iter().any(|m| m.name == name && m.state == "alive");
@@ -320,17 +330,16 @@ impl Scene {
     }
 }
 
-async fn status(node: &NodeInfo) -> Option<Status> {
+pub(super) async fn status(node: &Site) -> Option<Status> {
     ask(node, "/v1/status").await
 }
 
 /// Asks a node, for a short while.
-pub(super) async fn ask<T: serde::de::DeserializeOwned>(node: &NodeInfo, path: &str) -> Option<T> {
-    let client = Client::local(&node.socket);
-    timeout(LOOK_LIMIT, client.ask(Ask::get(path))).await.ok()?.ok()
+pub(super) async fn ask<T: serde::de::DeserializeOwned>(node: &Site, path: &str) -> Option<T> {
+    timeout(LOOK_LIMIT, node.client.ask(Ask::get(path))).await.ok()?.ok()
 }
 
-fn names(nodes: &[NodeInfo]) -> String {
+fn names(nodes: &[Site]) -> String {
     if nodes.is_empty() {
         return "nothing".to_owned();
     }
