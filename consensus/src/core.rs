@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::Submission,
+    chunks::Receiving,
     machine::Machine,
     network::Link,
     rules::Leadership,
@@ -62,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) submissions: mpsc::Sender<Submission>,
     pub(crate) statements: Statements,
     pub(crate) checkpoints: Checkpoints,
+    /// The snapshot that a leader is sending.
+    pub(crate) receiving: Mutex<Receiving>,
     /// How many changes recoveries have left behind here.
     pub(crate) left_behind: usize,
     pub(crate) started: Instant,

@@ -20,6 +20,7 @@
 
 mod batch;
 mod carrier;
+mod chunks;
 mod contacts;
 mod core;
 mod election;

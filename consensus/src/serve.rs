@@ -1,23 +1,28 @@
 //! Answers to the requests of other replicas.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use openraft::{
-    Vote,
-    error::{Fatal, RaftError},
-    raft::AppendEntriesResponse,
+    SnapshotSegmentId, Vote,
+    error::{Fatal, InstallSnapshotError, RaftError, SnapshotMismatch},
+    raft::{AppendEntriesResponse, InstallSnapshotRequest},
 };
 use selvedge_fabric::{event::Severity, id::NodeName};
 use tokio::time::Instant;
 
 use crate::{
     batch,
+    chunks::{self, BadChunk, Chunk},
     contacts::LeaderWord,
     core::Core,
     propose,
     recovery::lead,
     replica::Shared,
     rules, transfer,
+    types::TypeConfig,
     wire::{self, Answer, Ask, Proposed, Request, WireError},
 };
 
@@ -106,6 +111,9 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
         }
         Ask::Snapshot(chunk) => {
             note_leader(core, word, &chunk.vote);
+            if let Err(refusal) = look_at(core, word.id, &chunk).await {
+                return Ok(refusal);
+            }
             match core.raft.install_snapshot(chunk).await {
                 Ok(response) => Ok(Answer::Snapshot(Ok(response))),
                 Err(RaftError::APIError(error)) => Ok(Answer::Snapshot(Err(error))),
@@ -157,6 +165,37 @@ async fn handle(core: &Arc<Core>, word: LeaderWord, ask: Ask) -> Result<Answer, 
 /// Whether this replica follows `id` in the present term.
 fn is_led_by(core: &Core, id: u64) -> bool {
     core.raft.metrics().borrow().current_leader == Some(id)
+}
+
+/// Looks at a chunk of a snapshot before openraft does, unless its sender does not lead any more.
+async fn look_at(core: &Core, from: u64, chunk: &InstallSnapshotRequest<TypeConfig>) -> Result<(), Answer> {
+    if chunk.vote < core.raft.metrics().borrow().vote {
+        return Ok(());
+    }
+    let whole = {
+        let mut receiving = core.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let (snapshot, offset, data) = (chunk.meta.snapshot_id.as_str(), chunk.offset, &chunk.data[..]);
+        let taken = receiving.take(Chunk { from, snapshot, offset, data });
+        taken.map(|()| chunk.done.then(|| receiving.finish()))
+    };
+    let why = match whole {
+        Ok(None) => return Ok(()),
+        Ok(Some(bytes)) => match chunks::check(bytes).await {
+            Ok(()) => return Ok(()),
+            Err(why) => why,
+        },
+        Err(BadChunk::Misplaced { expected, found }) => {
+            // As after a restart of this node: the sender begins again.
+            let at = |offset| SnapshotSegmentId { id: chunk.meta.snapshot_id.clone(), offset };
+            let mismatch = SnapshotMismatch { expect: at(expected), got: at(found) };
+            return Err(Answer::Snapshot(Err(InstallSnapshotError::SnapshotMismatch(mismatch))));
+        }
+        Err(BadChunk::TooLarge) => BadChunk::TooLarge.to_string(),
+    };
+    let subject = from.to_string();
+    let message = format!("a snapshot from the node with id {from} was not taken: {why}");
+    core.events.emit(Severity::Security, "snapshot-refused", &subject, message);
+    Err(Answer::Stopped { why: format!("the snapshot was not taken: {why}") })
 }
 
 fn fatal(error: RaftError<u64>) -> Fatal<u64> {

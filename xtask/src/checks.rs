@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{arrows, ebpf, tidy};
+use crate::{arrows, ebpf, limits, tidy};
 
 /// The version of cargo-deny that continuous integration installs.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -17,10 +17,11 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 /// A check by name.
 type Check = (&'static str, fn(&Path) -> Result<()>);
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     ("formatting", |root| cargo(root, &["fmt", "--all", "--check"], &[])),
     ("arrows", arrows::check),
     ("sizes and habits", tidy::check),
+    ("limits", limits::check),
     ("lints", |root| {
         let all = ["clippy", "--workspace", "--all-targets", "--locked", "--keep-going"];
         cargo(root, &[&all[..], &["--", "-D", "warnings"]].concat(), &[])

@@ -6,6 +6,7 @@
 mod arrows;
 mod checks;
 mod ebpf;
+mod limits;
 mod soak;
 mod tidy;
 
@@ -23,6 +24,7 @@ Commands:
   test     verify, then every test of the workspace
   arrows   only the dependency arrows between the crates
   tidy     only the sizes of files and functions, and a few habits
+  limits   only whether every limit in docs/limits.md is where it says
   soak sim [--seeds N] [--jobs N] [--nodes N]
                the simulation: 10,000 seeds unless told; goes on where it was broken off
   soak mutants [--seeds N]
@@ -63,6 +65,7 @@ fn run() -> Result<()> {
         Some("test") => checks::verify(root).and_then(|()| checks::test(root)),
         Some("arrows") => arrows::check(root),
         Some("tidy") => tidy::check(root),
+        Some("limits") => limits::check(root),
         Some("soak") => soak::run(root, std::env::args().skip(2)),
         Some("ebpf") => match std::env::args().nth(2).as_deref() {
             Some("build") => ebpf::build(root),

@@ -95,6 +95,34 @@ async fn nobody_speaks_in_the_name_of_another_leader() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_none_stops_nobody() {
+    let dir = TempDir::new().expect("a directory");
+    let replica = Replica::open_over(settings(dir.path()), Arc::new(Nobody)).await.expect("opens");
+    let chunk = |offset, data: &[u8], done| {
+        let last_log_id = Some(openraft::LogId::new(openraft::CommittedLeaderId::new(9, 5), 7));
+        let meta = crate::types::SnapshotMeta {
+            last_log_id,
+            last_membership: Default::default(),
+            snapshot_id: "9-5-7".to_owned(),
+        };
+        let vote = Vote::new_committed(9, 5);
+        Ask::Snapshot(InstallSnapshotRequest { vote, meta, offset, data: data.to_vec(), done })
+    };
+    let answer = ask(&replica, 5, 0, chunk(1 << 50, b"far out", false)).await;
+    assert!(matches!(answer, Answer::Snapshot(Err(_))), "{answer:?}");
+    let answer = ask(&replica, 5, 0, chunk(0, b"no ", false)).await;
+    assert!(matches!(answer, Answer::Snapshot(Ok(_))), "{answer:?}");
+    let answer = ask(&replica, 5, 0, chunk(3, b"snapshot", true)).await;
+    assert!(matches!(&answer, Answer::Stopped { why } if why.contains("was not taken")), "{answer:?}");
+
+    let good = crate::image::encode(&Default::default(), &Default::default());
+    let answer = ask(&replica, 5, 0, chunk(0, &good, true)).await;
+    assert!(matches!(answer, Answer::Snapshot(Ok(_))), "it still takes a good one: {answer:?}");
+    assert!(replica.core().stopped().is_none());
+    replica.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_ends_acknowledgements_and_loses_none() {
     let dir = TempDir::new().expect("a directory");
     let full = Arc::new(AtomicBool::new(false));

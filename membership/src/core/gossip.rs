@@ -87,8 +87,8 @@ pub enum Event {
     Quarantined(NodeId),
     /// Peers held newer facts of this node than it knew of; it goes on under this incarnation.
     Raised(u64),
-    /// A peer says that the recovery key revoked a key; nothing about it was verified.
-    Revocation(Box<SignedRevocation>),
+    /// This peer says that the recovery key revoked a key; nothing about it was verified.
+    Revocation(NodeId, Box<SignedRevocation>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -227,7 +227,14 @@ impl Gossip {
             Request::Revocations(list) => {
                 let known = |one: &SignedRevocation| self.revocations.revokes(&one.revocation.key);
                 let news: Vec<_> = list.into_iter().filter(|one| !known(one)).collect();
-                news.into_iter().for_each(|one| self.event(Event::Revocation(Box::new(one))));
+                // Within the sender's share: each costs a signature, and many that are none would fill the
+                // queue in which good ones wait. What is left out comes again.
+                for one in news {
+                    if !self.spend(from, now.mono_ms) {
+                        break;
+                    }
+                    self.event(Event::Revocation(from, Box::new(one)));
+                }
                 Response::Noted
             }
         }

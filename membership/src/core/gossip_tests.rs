@@ -186,6 +186,33 @@ fn revoked(n: u8) -> Arc<Revocations> {
 }
 
 #[test]
+fn forged_revocations_do_not_crowd_out_a_genuine_one() {
+    let mut node = gossip(1);
+    let forged = |n: u8| {
+        let revocation = Revocation {
+            fabric: FABRIC,
+            epoch: 0,
+            node: Name::new("p").expect("a name"),
+            key: selvedge_fabric::key::PublicKey([n; 32]),
+            at_ms: 1,
+        };
+        revocation.sign(&key(66))
+    };
+    let genuine = revoked(5);
+    for _ in 0..10 {
+        let flood = Request::Revocations((0..=255).map(forged).collect());
+        assert_eq!(node.handle_request(id(2), flood, at(0)), Response::Noted);
+    }
+    let good = Request::Revocations(genuine.iter().cloned().collect());
+    assert_eq!(node.handle_request(id(3), good, at(0)), Response::Noted);
+    let all = events(&mut node);
+    let of =
+        |from: NodeId| all.iter().filter(|e| matches!(e, Event::Revocation(by, _) if *by == from)).count();
+    assert_eq!(of(id(2)), NODE_BURST as usize, "the sender's share, and no more");
+    assert_eq!(of(id(3)), 1);
+}
+
+#[test]
 fn a_revocation_reaches_every_peer_and_who_was_away() {
     let known = revoked(5);
 
@@ -194,7 +221,7 @@ fn a_revocation_reaches_every_peer_and_who_was_away() {
     converse((&mut one, 1), (&mut two, 2), at(0));
     one.handle_revocations(known.clone());
     converse((&mut one, 1), (&mut two, 2), at(0));
-    let told = |events: Vec<Event>| events.iter().filter(|e| matches!(e, Event::Revocation(_))).count();
+    let told = |events: Vec<Event>| events.iter().filter(|e| matches!(e, Event::Revocation(..))).count();
     assert_eq!(told(events(&mut two)), 1, "at once");
 
     // The message was lost on the way: the next round brings it.

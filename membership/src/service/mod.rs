@@ -20,6 +20,7 @@ use selvedge_fabric::{
     key::{NodeId, PublicKey},
     policy::PolicyState,
     record::{Body, LinkFact, MAX_LINKS, Presence, Topic},
+    statement::{RevocationError, SignedRevocation},
     view::View,
 };
 use selvedge_transport::Alpn;

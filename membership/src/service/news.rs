@@ -6,8 +6,7 @@ impl Service {
     pub(super) fn handle_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Taken(key) => self.handle_taken(key, now),
-            // The node judges it; when it is too busy to, the next round of anti-entropy brings it again.
-            Event::Revocation(signed) => drop(self.parts.options.revoked.try_send(*signed)),
+            Event::Revocation(from, signed) => self.handle_revocation(from, *signed, now),
             Event::Raised(_) => self.raised("others held newer facts of this node", now),
             Event::Quarantined(node) => {
                 let subject = self.name_of(node);
@@ -18,6 +17,28 @@ impl Service {
                 self.dirty = true;
             }
             Event::Dropped { from, node, why } => self.handle_dropped(from, node, &why, now),
+        }
+    }
+
+    /// Verified here, where forgeries cannot take the room of what is genuine.
+    fn handle_revocation(&mut self, from: NodeId, signed: SignedRevocation, now: Now) {
+        match signed.verify(&self.policy) {
+            // The node judges it; when it is too busy to, the next round of anti-entropy brings it again.
+            Ok(()) | Err(RevocationError::NoPolicy) => drop(self.parts.options.revoked.try_send(signed)),
+            Err(
+                why @ (RevocationError::Fabric(_) | RevocationError::Signature(_) | RevocationError::Full),
+            ) => {
+                self.parts.shared.counters.dropped_bad.add(1);
+                let sender = self.name_of(from);
+                let message = format!("{sender} hands on a revocation that does not count: {why}");
+                self.reports.tell_once(
+                    now.mono_ms,
+                    Severity::Security,
+                    "revocation-refused",
+                    &sender,
+                    message,
+                );
+            }
         }
     }
 

@@ -312,7 +312,7 @@ impl Node {
             Event::Taken(key) => self.handle_taken(key, now),
             Event::Raised(_) => self.raised(now),
             Event::Quarantined(_) => self.dirty = true,
-            Event::Dropped { .. } | Event::Revocation(_) => {}
+            Event::Dropped { .. } | Event::Revocation(..) => {}
         }
     }
 
