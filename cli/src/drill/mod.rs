@@ -4,7 +4,6 @@
 //! * [`ground`]: the fabric under drill; [`fabric`]: a real one, which is asked first and always heals.
 //! * [`mod@run`]: does the steps and asks the probes; a shell that fills a [`record`].
 //! * [`judge`], [`report`], [`page`]: from the record to figures, verdicts and a page for people. Pure.
-//! * [`cloud_loss`]: the loss of a cloud as `selvedge playground --check` proves it.
 
 use std::{
     ffi::OsString,
@@ -14,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-pub(crate) mod cloud_loss;
 mod fabric;
 pub(crate) mod ground;
 mod judge;

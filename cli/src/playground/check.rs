@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     bringup::not_alive,
     catalog::{Catalog, ContractNeed},
+    cloud_loss,
     driver::Selvedge,
     endpoint::Card,
     progress::Progress,
@@ -22,7 +23,7 @@ use super::{
     state::{NodeInfo, State},
 };
 use crate::{
-    drill::{cloud_loss, probe_write::ProbeWriter},
+    drill::probe_write::ProbeWriter,
     probe::{
         dns::{self, Target, Wire},
         http,

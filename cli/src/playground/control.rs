@@ -80,12 +80,17 @@ pub(crate) fn listen(dir: &Path) -> anyhow::Result<(UnixListener, PathBuf)> {
 /// Serves drills for ever.
 pub(crate) async fn serve(listener: &UnixListener, fabric: &mut Fabric, state: &mut State) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a drill cannot connect");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         let own = stream.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw());
         if !own {
+            tracing::warn!("a drill of another user was turned away");
             continue;
         }
         let leave = session(stream, fabric, state).await;
@@ -103,8 +108,17 @@ async fn session(stream: UnixStream, fabric: &mut Fabric, state: &mut State) -> 
     loop {
         let mut line = Vec::new();
         match (&mut read).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
-            Ok(count) if count > 0 && line.last() == Some(&b'\n') => {}
-            _ => return leave,
+            Ok(_) if line.last() == Some(&b'\n') => {}
+            // The drill has ended, or was killed.
+            Ok(0) => return leave,
+            Ok(_) => {
+                tracing::warn!("a drill was cut short in the middle of a request");
+                return leave;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a drill is no longer heard");
+                return leave;
+            }
         }
         let done = match serde_json::from_slice(&line) {
             Ok(Request::Leave) => {

@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 mod bringup;
 mod catalog;
 mod check;
+mod cloud_loss;
 mod config;
 pub(crate) mod control;
 mod doors;

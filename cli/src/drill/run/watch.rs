@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use selvedge_node::api::types::QuorumReport;
 use tokio_util::sync::CancellationToken;
 
@@ -35,10 +36,18 @@ struct Pulse {
 /// Looks until `stop`.
 pub(super) async fn watch(ground: Ground, book: Arc<Notebook>, stop: CancellationToken) {
     let look = async {
-        let mut pulses = Pulses::new();
+        let (mut pulses, mut is_blind) = (Pulses::new(), false);
         loop {
             match &ground.playground {
-                Some(state) => deaths(state, &book),
+                Some(state) => {
+                    let seen = deaths(state, &book);
+                    if let Err(error) = &seen
+                        && !is_blind
+                    {
+                        book.note(What::Note(format!("deaths are not seen: {error:#}")));
+                    }
+                    is_blind = seen.is_err();
+                }
                 None => silences(&ground.nodes, &book, &mut pulses).await,
             }
             leader(&ground.nodes, &book).await;
@@ -49,16 +58,16 @@ pub(super) async fn watch(ground: Ground, book: Arc<Notebook>, stop: Cancellatio
 }
 
 /// Nodes that should be alive, and are not.
-fn deaths(first: &State, book: &Notebook) {
-    // Which process a node has changes when it is started again. Without the file the playground is gone, which
-    // the next step says.
-    let Ok(Some(state)) = State::load(&first.dir) else { return };
+fn deaths(first: &State, book: &Notebook) -> anyhow::Result<()> {
+    // Which process a node has changes when it is started again.
+    let state = State::load(&first.dir)?.context("the playground is gone")?;
     for node in &state.nodes {
         let config = state.dir.join(&node.name).join("node.toml");
         if book.is_alive(&node.name) && !is_process(node.pid, &config.to_string_lossy()) {
             died(&node.name, book);
         }
     }
+    Ok(())
 }
 
 /// The same by what nodes say of themselves. Isolated ones answer here all the same.

@@ -1,6 +1,7 @@
-//! The loss of a cloud, as `selvedge playground --check` proves it: every process of one cloud is killed at the same moment, and the survivors
-//! are watched from outside. Two things must be over within [`LIMIT`]: writes through a survivor go on,
-//! and no survivor's DNS names an endpoint of the dead cloud.
+//! The loss of a cloud, as `selvedge playground --check` proves it: every process of one cloud is killed at the
+//! same moment, and the survivors are watched from outside. Two things must be over within [`LIMIT`]: writes
+//! through a survivor go on, and no survivor's DNS names an endpoint of the dead cloud. The drill `cloud-loss`
+//! asks for more, and brings the cloud back; the check goes on with the survivors alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +14,13 @@ use hickory_proto::rr::RecordType;
 use rustix::process::{Pid, Signal, kill_process};
 use selvedge_node::api::types::Endpoint;
 
-use super::probe_write::ProbeWriter;
+use super::{
+    driver::Selvedge,
+    progress::Progress,
+    state::{NodeInfo, State, is_process},
+};
 use crate::{
-    playground::{
-        driver::Selvedge,
-        progress::Progress,
-        state::{NodeInfo, State, is_process},
-    },
+    drill::probe_write::ProbeWriter,
     probe::dns::{self, Wire},
 };
 
@@ -65,12 +66,6 @@ pub(crate) struct Measurements {
     pub(crate) limit_ms: u64,
 }
 
-/// A cloud that was lost.
-#[derive(Debug, Clone)]
-pub(crate) struct Loss {
-    pub(crate) measurements: Measurements,
-}
-
 /// What must not be named any more.
 #[derive(Default)]
 struct Dead {
@@ -101,7 +96,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Kills `cloud` and watches the others.
-    pub(crate) async fn lose(&self, cloud: &str, progress: &Progress) -> anyhow::Result<Loss> {
+    pub(crate) async fn lose(&self, cloud: &str, progress: &Progress) -> anyhow::Result<Measurements> {
         let (doomed, survivors) = self.split(cloud)?;
         let mut processors = survivors.iter().filter(|node| node.is_processor());
         let witness = processors.next().context("no processor survives")?;
@@ -124,7 +119,7 @@ impl<'a> Scene<'a> {
             writer.clean_up(&witness.door()).await?;
         }
         let dns: Vec<_> = survivors.iter().map(|n| n.name.clone()).zip(dns).collect();
-        let measurements = Measurements {
+        Ok(Measurements {
             dead_endpoints: dead.ids.len(),
             write_gap_ms: writes.gap_ms,
             writes_failed: writes.failed,
@@ -134,8 +129,7 @@ impl<'a> Scene<'a> {
             dns_questions: dns.iter().map(|(_, w)| w.questions).sum(),
             dns_unanswered: dns.iter().map(|(_, w)| w.unanswered).sum(),
             limit_ms: millis(limit()),
-        };
-        Ok(Loss { measurements })
+        })
     }
 
     /// The living nodes of `cloud`, and those of all others.
@@ -234,34 +228,28 @@ fn limit() -> Duration {
     seconds.map_or(LIMIT, Duration::from_secs)
 }
 
-impl Loss {
+impl Measurements {
     /// Whether writes went on in time, with the figure.
     pub(crate) fn writes_verdict(&self) -> anyhow::Result<String> {
-        let Some(gap_ms) = self.measurements.write_gap_ms else {
+        let Some(gap_ms) = self.write_gap_ms else {
             bail!("no write was accepted within {WATCH_LIMIT:?}");
         };
-        let figure =
-            format!("first accepted after {gap_ms} ms, {} refused before", self.measurements.writes_failed);
-        ensure!(
-            gap_ms <= self.measurements.limit_ms,
-            "{figure}; it may take {} ms",
-            self.measurements.limit_ms
-        );
+        let figure = format!("first accepted after {gap_ms} ms, {} refused before", self.writes_failed);
+        ensure!(gap_ms <= self.limit_ms, "{figure}; it may take {} ms", self.limit_ms);
         Ok(figure)
     }
 
     /// Whether DNS got clean in time without a gap in its answers, with the figures.
     pub(crate) fn dns_verdict(&self) -> anyhow::Result<String> {
-        let m = &self.measurements;
-        let Some(clean_ms) = m.dns_clean_ms else {
-            bail!("a dead endpoint is still named after {WATCH_LIMIT:?}: {:?}", m.dns_clean_ms_by_node);
+        let Some(clean_ms) = self.dns_clean_ms else {
+            bail!("a dead endpoint is still named after {WATCH_LIMIT:?}: {:?}", self.dns_clean_ms_by_node);
         };
         let figure = format!(
             "{} endpoints gone everywhere after {clean_ms} ms; {} of {} questions unanswered",
-            m.dead_endpoints, m.dns_unanswered, m.dns_questions
+            self.dead_endpoints, self.dns_unanswered, self.dns_questions
         );
-        ensure!(clean_ms <= m.limit_ms, "{figure}; it may take {} ms", m.limit_ms);
-        ensure!(m.dns_unanswered == 0, "{figure}");
+        ensure!(clean_ms <= self.limit_ms, "{figure}; it may take {} ms", self.limit_ms);
+        ensure!(self.dns_unanswered == 0, "{figure}");
         Ok(figure)
     }
 }
@@ -278,9 +266,9 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn loss(write_gap_ms: Option<u64>, dns: &[(&str, Option<u64>)], unanswered: u64) -> Loss {
+    fn loss(write_gap_ms: Option<u64>, dns: &[(&str, Option<u64>)], unanswered: u64) -> Measurements {
         let by_node: BTreeMap<_, _> = dns.iter().map(|(n, ms)| ((*n).to_owned(), *ms)).collect();
-        let measurements = Measurements {
+        Measurements {
             write_gap_ms,
             dns_clean_ms: by_node.values().try_fold(0, |slowest, ms| Some(slowest.max((*ms)?))),
             dns_clean_ms_by_node: by_node,
@@ -288,11 +276,10 @@ mod tests {
             dns_unanswered: unanswered,
             limit_ms: 5_000,
             ..Measurements::default()
-        };
-        Loss { measurements }
+        }
     }
 
-    fn passes(loss: &Loss) -> bool {
+    fn passes(loss: &Measurements) -> bool {
         loss.writes_verdict().is_ok() && loss.dns_verdict().is_ok()
     }
 
@@ -311,7 +298,7 @@ mod tests {
             loss(Some(100), &[("azr-p1", Some(6_000))], 0),
             loss(Some(100), &clean, 1),
         ] {
-            assert!(!passes(&bad), "{:?}", bad.measurements);
+            assert!(!passes(&bad), "{bad:?}");
         }
     }
 }
