@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::MutexGuard,
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -18,6 +19,9 @@ use super::{
     Finished, PATIENCE, ask_at, binary, eventually, node::die_with_this_thread, run_at, take_turn,
     workload::Workload,
 };
+
+/// The clouds of most drills.
+pub const THREE_CLOUDS: [&str; 3] = ["aws", "azr", "gcp"];
 
 /// Which node is started, and where.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +95,29 @@ impl World {
     /// When the system refuses.
     pub fn near(clouds: &[&str], seed: u64, conditions: Conditions) -> anyhow::Result<Self> {
         Self::made_for(Manner::Near, clouds, seed, conditions)
+    }
+
+    /// [`THREE_CLOUDS`] so far apart as other sites are; nothing is lost on the way, so that whatever is lost was lost
+    /// by the product. No node yet.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn of_three(seed: u64) -> anyhow::Result<Self> {
+        let conditions = Conditions { delay: Duration::from_millis(5), ..Conditions::IDEAL };
+        Self::new(&THREE_CLOUDS, seed, conditions)
+    }
+
+    /// A processor `CLOUD-1` in each of [`THREE_CLOUDS`], and then a workload node `CLOUD-w`.
+    ///
+    /// # Errors
+    /// When one cannot be started, or does not get ready in time.
+    pub fn start_pairs(&mut self) -> anyhow::Result<()> {
+        for (number, is_processor) in [("1", true), ("w", false)] {
+            for cloud in THREE_CLOUDS {
+                self.start(Place { name: &format!("{cloud}-{number}"), cloud, is_processor })?;
+            }
+        }
+        Ok(())
     }
 
     fn made_for(manner: Manner, clouds: &[&str], seed: u64, conditions: Conditions) -> anyhow::Result<Self> {

@@ -15,14 +15,10 @@ use selvedge_chaos_tests::lab::{
     load::{Attempts, Conversation},
     shop,
     workload::Workload,
-    world::{Place, World},
+    world::World,
 };
-use selvedge_lab::Conditions;
 
-const CLOUDS: [&str; 3] = ["aws", "azr", "gcp"];
 const SEED: u64 = 41;
-/// Far enough to be another site; nothing is lost on the way, so that whatever is lost was lost by us.
-const NEAR: Conditions = Conditions { delay: Duration::from_millis(5), ..Conditions::IDEAL };
 const NAME: &str = "web.shop.fabric.internal";
 const TCP: u16 = 80;
 const UDP: u16 = 81;
@@ -126,17 +122,13 @@ impl Scene {
 }
 
 fn drill() -> anyhow::Result<()> {
-    let mut world = World::new(&CLOUDS, SEED, NEAR)?;
+    let mut world = World::of_three(SEED)?;
     let passed = pass(&mut world);
     passed.with_context(|| world.logs())
 }
 
 fn pass(world: &mut World) -> anyhow::Result<()> {
-    for (number, is_processor) in [("1", true), ("w", false)] {
-        for cloud in CLOUDS {
-            world.start(Place { name: &format!("{cloud}-{number}"), cloud, is_processor })?;
-        }
-    }
+    world.start_pairs()?;
     let scene = Scene::begin(world)?;
     scene.is_well()?;
     scene.lose(world, Loss::Killed)?;

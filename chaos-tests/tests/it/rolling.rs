@@ -16,13 +16,10 @@ use selvedge_chaos_tests::lab::{
     limit,
     load::{Attempts, Conversation},
     shop,
-    world::{Place, World},
+    world::{THREE_CLOUDS, World},
 };
-use selvedge_lab::Conditions;
 
-const CLOUDS: [&str; 3] = ["aws", "azr", "gcp"];
 const SEED: u64 = 43;
-const NEAR: Conditions = Conditions { delay: Duration::from_millis(5), ..Conditions::IDEAL };
 const NAME: &str = "web.shop.fabric.internal";
 const CLOSED_PORT: u16 = 9_999;
 /// An answer takes no longer than that: a question asked so shortly before a stop may find nobody.
@@ -76,17 +73,13 @@ fn writes(processors: Vec<PathBuf>) -> anyhow::Result<Attempts> {
 }
 
 fn drill() -> anyhow::Result<()> {
-    let mut world = World::new(&CLOUDS, SEED, NEAR)?;
+    let mut world = World::of_three(SEED)?;
     let passed = pass(&mut world);
     passed.with_context(|| world.logs())
 }
 
 fn pass(world: &mut World) -> anyhow::Result<()> {
-    for (number, is_processor) in [("1", true), ("w", false)] {
-        for cloud in CLOUDS {
-            world.start(Place { name: &format!("{cloud}-{number}"), cloud, is_processor })?;
-        }
-    }
+    world.start_pairs()?;
     let graph = shop(&[("web", "tcp/80, tcp/82")], &[("front", "server:web"), ("buyer", "client:web")]);
     let graph = world.file("graph.yaml", &graph)?.to_string_lossy().into_owned();
     world.ask("aws-1", &["apply", "-f", &graph, "--wait"])?;
@@ -103,7 +96,7 @@ fn pass(world: &mut World) -> anyhow::Result<()> {
     }
     let next = binary::next()?;
     let mut asked = questions(world)?;
-    let writes = writes(CLOUDS.map(|cloud| world.socket(&format!("{cloud}-1"))).to_vec())?;
+    let writes = writes(THREE_CLOUDS.map(|cloud| world.socket(&format!("{cloud}-1"))).to_vec())?;
     sleep(Duration::from_secs(1));
     for node in &mut asked {
         let stopped = Instant::now();

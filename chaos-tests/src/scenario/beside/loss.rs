@@ -49,27 +49,23 @@ pub fn run(count: u32, seed: u64) -> anyhow::Result<Losses> {
         let mut dice = Dice::new(seed);
         for number in 1..=count {
             let lost = CLOUDS[dice.below(CLOUDS.len() as u64) as usize];
-            let [ours, serfs] = ground.killed(lost).with_context(|| format!("kill {number}, of {lost}"))?;
-            println!(
-                "kill {number}, {lost}: all know after {} ms, serf {} ms",
-                ours.as_millis(),
-                serfs.as_millis()
-            );
-            losses.killed[0].add(ours);
-            losses.killed[1].add(serfs);
-            let [ours, serfs] = ground.cut(lost).with_context(|| format!("cut {number}, of {lost}"))?;
-            println!(
-                "cut {number}, {lost}: all know after {} ms, serf {} ms",
-                ours.as_millis(),
-                serfs.as_millis()
-            );
-            losses.cut[0].add(ours);
-            losses.cut[1].add(serfs);
+            for (what, lose, seen) in
+                [("kill", Ground::killed as Lose, &mut losses.killed), ("cut", Ground::cut, &mut losses.cut)]
+            {
+                let lasted =
+                    lose(&mut ground, lost).with_context(|| format!("{what} {number}, of {lost}"))?;
+                let [ours, serfs] = lasted.map(|time| time.as_millis());
+                println!("{what} {number}, {lost}: all know after {ours} ms, serf {serfs} ms");
+                seen.iter_mut().zip(lasted).for_each(|(times, time)| times.add(time));
+            }
         }
         Ok(())
     })?;
     Ok(losses)
 }
+
+/// Loses a node of both, and says after what times all others of each know it.
+type Lose = fn(&mut Ground, &str) -> anyhow::Result<[Duration; 2]>;
 
 struct Ground {
     /// Declared first: its processes end before the ground goes.
