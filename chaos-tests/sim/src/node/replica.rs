@@ -388,7 +388,9 @@ impl Replica {
         let higher = term > self.stored.term && !matches!(say, Say::PreVote(_) | Say::WouldVote(_));
         if higher {
             if self.leads() {
-                let well_for_ms = self.well_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
+                // One that was stopped meanwhile has not noticed yet that nobody answers it any more.
+                let well_since_ms = self.well_since_ms.filter(|_| self.quorum_answered(ANSWERED_MS, now_ms));
+                let well_for_ms = well_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
                 self.deeds.push(Deed::Deposed { term, well_for_ms });
             }
             (self.stored.term, self.stored.voted, self.role) = (term, None, Role::Follower);
