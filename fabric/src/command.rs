@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Revision, UnixMs,
-    id::{NodeName, ServiceRef, ZoneName},
+    id::{ContractRef, NodeName, ServiceRef, ZoneName},
     key::{CommandId, Hash, PublicKey, TokenId},
     object::{Object, ObjectKey},
     policy::FabricParams,
+    rollout::Step,
 };
 
 /// A command with who sent it and when. `at_ms` is stamped by the leader, so that every replica
@@ -82,6 +83,17 @@ pub enum Command {
     ReleaseBlocks {
         /// The IPv4 blocks.
         blocks: Vec<u32>,
+    },
+    /// Moves a rollout on or stops it, if it still is in the stage that is named.
+    StepRollout {
+        /// Of which contract.
+        contract: ContractRef,
+        /// The revision that began the rollout.
+        revision: Revision,
+        /// When its stage began.
+        since_ms: UnixMs,
+        /// What to do.
+        step: Step,
     },
 }
 

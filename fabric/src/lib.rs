@@ -29,6 +29,7 @@ pub mod planner;
 pub mod policy;
 pub mod query;
 pub mod record;
+pub mod rollout;
 pub mod statement;
 pub mod suggest;
 #[cfg(test)]

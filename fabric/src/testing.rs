@@ -92,6 +92,7 @@ pub(crate) trait Build: Sized {
             path: PathSpec::default(),
             ttl: None,
             expires_at: None,
+            rollout: None,
         };
         self.put(Kind::Contract, text, Spec::Contract(spec))
     }

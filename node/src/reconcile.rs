@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use selvedge_consensus::QuorumStatus;
 use selvedge_fabric::{
-    Revision, UnixMs,
+    UnixMs,
     event::{EventSink, Pulse, Severity},
     plan::{Plan, Routing},
     planner::{Local, Prepared, plan_with},
@@ -46,8 +46,8 @@ pub struct Planner {
     local: watch::Receiver<Local>,
     confirmed_ms: Option<UnixMs>,
     prepared: Option<Prepared>,
-    /// The newest revision that was carried out whole.
-    worked: Option<Revision>,
+    /// The newest policy that was carried out whole.
+    worked: Option<Arc<PolicyState>>,
     /// The newest facts that could be planned by.
     sound: Option<Arc<View>>,
     held: Option<Held>,
@@ -148,7 +148,7 @@ impl Planner {
     /// Plans although planning by these inputs panicked. If the policy changed since it worked, it is to
     /// blame, else the facts.
     fn plan_less(&mut self, inputs: Inputs, why: &str) -> Plan {
-        if self.worked != Some(inputs.policy.revision)
+        if self.worked.as_ref().is_none_or(|worked| worked.revision != inputs.policy.revision)
             && let Some(plan) = self.plan_less_policy(&inputs, why)
         {
             return plan;
@@ -167,8 +167,9 @@ impl Planner {
 
     /// Leaves out as little of the policy as must be for the rest to be planned.
     fn plan_less_policy(&mut self, inputs: &Inputs, why: &str) -> Option<Plan> {
-        hold::steps(inputs.policy.revision, self.worked).find_map(|since| {
-            self.hold(Some(Held::new(&inputs.policy, since, why, inputs.now_ms)));
+        let worked = self.worked.clone();
+        hold::suspects(&inputs.policy, worked.as_deref()).find_map(|suspects| {
+            self.hold(Some(Held::new(&inputs.policy, &suspects, why, inputs.now_ms)));
             guarded(|| self.plan_by(inputs)).ok()
         })
     }
@@ -181,17 +182,20 @@ impl Planner {
     /// Learns what came of a plan. Whether to plan again at once: the kernel did not take the whole of a new
     /// policy, and what it withdraws cannot wait for what it allows.
     fn learn(&mut self, plan: &Plan, outcome: &Result<(), PacketError>) -> bool {
-        match (outcome, self.worked) {
-            (Ok(()), _) if plan.whole => {
-                self.worked = Some(plan.revision);
+        let policy = self.policy.borrow().clone();
+        match (outcome, &self.worked) {
+            // A newer one came meanwhile: it will be planned by next.
+            _ if !plan.whole || policy.revision != plan.revision => false,
+            (Ok(()), _) => {
+                self.worked = Some(policy);
                 false
             }
-            (Err(why), Some(worked)) if plan.whole && worked < plan.revision => {
-                let policy = self.policy.borrow().clone();
-                self.hold(Some(Held::new(&policy, worked, &why.to_string(), clock::unix_ms())));
+            (Err(why), Some(worked)) if worked.revision < plan.revision => {
+                let suspects = policy.set_after(worked);
+                self.hold(Some(Held::new(&policy, &suspects, &why.to_string(), clock::unix_ms())));
                 true
             }
-            _ => false,
+            (Err(_), _) => false,
         }
     }
 

@@ -235,6 +235,7 @@ fn contract_object(number: usize, port: u16, avoid: Option<usize>) -> Object {
         path: PathSpec { avoid, ..PathSpec::default() },
         ttl: None,
         expires_at: None,
+        rollout: None,
     };
     object(Kind::Contract, &format!("c{number}"), Spec::Contract(spec))
 }

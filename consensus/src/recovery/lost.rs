@@ -186,6 +186,7 @@ const fn kind(command: &Command) -> &'static str {
         Command::SetNodeState { .. } => "state of a node changed",
         Command::RemoveNode { .. } => "node removed",
         Command::ReleaseBlocks { .. } => "addresses released",
+        Command::StepRollout { .. } => "rollout moved on",
     }
 }
 

@@ -7,7 +7,7 @@ use selvedge_abi::{EdgeKey, Identity, MAX_RANGES, Range, Reason};
 use super::{MAX_CONTRACT_SEGMENTS, Origin, VerdictTables, flatten, flatten::Segment, graph, mode};
 use crate::{
     UnixMs,
-    id::{ContractRef, Name},
+    id::{ContractRef, Name, NodeName},
     object::{ContractSpec, Mode, PortRange, Protocol},
     policy::PolicyState,
 };
@@ -38,15 +38,32 @@ pub(super) fn compile(
     policy: &PolicyState,
     now_ms: UnixMs,
     suspended: &BTreeSet<Name>,
+    node: Option<&NodeName>,
     tables: &mut VerdictTables,
 ) {
-    let members = graph::members(policy);
+    let mut members = graph::members(policy);
+    let mut staged = BTreeMap::new();
+    for (name, rollout) in &policy.rollouts {
+        let Some(contract) = policy.contract(name) else { continue };
+        if node.is_none_or(|node| rollout.includes(policy, node)) {
+            continue;
+        }
+        staged.insert(name.clone(), rollout.narrowed(contract));
+        for (role, of_role) in members.get_mut(name).into_iter().flatten() {
+            of_role.retain(|(service, _)| !rollout.added.contains(&((*role).clone(), service.clone())));
+        }
+    }
     let none = BTreeMap::new();
     let mut edges = Edges::default();
     for (name, contract) in graph::contracts(policy) {
         if !graph::holds(contract, now_ms) || suspended.contains(&name.domain) {
             continue;
         }
+        let contract = match staged.get(&name) {
+            None => contract,
+            Some(Some(narrowed)) => narrowed,
+            Some(None) => continue,
+        };
         let members = members.get(&name).unwrap_or(&none);
         stated(policy, &name, contract, members, tables, &mut edges);
         unstated(&name, contract, members, tables, &mut edges);

@@ -22,7 +22,7 @@ use selvedge_abi::{Class, EdgeKey, Groups, Identity, Mode, Range, Tables};
 
 use crate::{
     UnixMs,
-    id::{ContractRef, Name, ServiceRef},
+    id::{ContractRef, Name, NodeName, ServiceRef},
     object::PortRange,
     policy::PolicyState,
 };
@@ -104,11 +104,22 @@ pub fn compile(policy: &PolicyState, now_ms: UnixMs) -> VerdictTables {
 /// policy is too old for them. Their guardrails stay.
 #[must_use]
 pub fn compile_without(policy: &PolicyState, now_ms: UnixMs, suspended: &BTreeSet<Name>) -> VerdictTables {
+    compile_on(policy, now_ms, suspended, None)
+}
+
+/// [`compile_without`] what a node is not to allow yet: see [`crate::rollout`].
+#[must_use]
+pub fn compile_on(
+    policy: &PolicyState,
+    now_ms: UnixMs,
+    suspended: &BTreeSet<Name>,
+    node: Option<&NodeName>,
+) -> VerdictTables {
     let identities: BTreeMap<_, _> =
         policy.identities.iter().map(|(service, id)| (service.clone(), Identity(*id))).collect();
     let mut tables = VerdictTables { identities, ..VerdictTables::default() };
     guardrails::compile(policy, &mut tables);
-    contracts::compile(policy, now_ms, suspended, &mut tables);
+    contracts::compile(policy, now_ms, suspended, node, &mut tables);
     tables
 }
 

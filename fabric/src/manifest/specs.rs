@@ -9,8 +9,8 @@ use crate::{
     id::{Name, ObjectRef},
     object::{
         Action, ContractRole, ContractSpec, DomainSpec, ExternalSpec, FlowRule, GuardrailSpec, Kind,
-        LinkSpec, Mode, PathSpec, Quotas, RoleBinding, ServiceSpec, Spec, TemplateSpec, ZoneSpec,
-        default_cost, default_quota,
+        LinkSpec, Mode, PathSpec, Quotas, RoleBinding, RolloutSpec, ServiceSpec, Spec, TemplateSpec,
+        ZoneSpec, default_cost, default_quota,
     },
 };
 
@@ -101,8 +101,16 @@ fn contract(r: &mut Reader, f: &mut Fields<'_>) -> Option<ContractSpec> {
     let path = f.optional(r, "path", path).unwrap_or_default();
     let ttl = f.optional(r, "ttl", |r, n, p| r.parsed(n, p, parse_duration));
     let expires_at = f.optional(r, "expiresAt", |r, n, p| r.parsed(n, p, parse_instant));
+    let rollout = f.optional(r, "rollout", rollout);
     let (template, roles) = (template?, roles?.into_iter().collect());
-    Some(ContractSpec { description, template, roles, mode, path, ttl, expires_at })
+    Some(ContractSpec { description, template, roles, mode, path, ttl, expires_at, rollout })
+}
+
+fn rollout(r: &mut Reader, node: &Node, path: &str) -> Option<RolloutSpec> {
+    let mut f = Fields::new(r, node, path)?;
+    let soak = f.optional(r, "soak", |r, n, p| r.parsed(n, p, parse_duration));
+    f.finish(r);
+    Some(RolloutSpec { soak })
 }
 
 fn path(r: &mut Reader, node: &Node, path: &str) -> Option<PathSpec> {

@@ -17,7 +17,7 @@ pub(crate) use self::spec::{default_cost, default_quota};
 pub use self::{
     spec::{
         Action, ContractRole, ContractSpec, DomainSpec, ExternalSpec, FlowRule, GuardrailSpec, LinkSpec,
-        Mode, PathSpec, Quotas, ServiceSpec, TemplateSpec, ZoneSpec,
+        Mode, PathSpec, Quotas, RolloutSpec, ServiceSpec, TemplateSpec, ZoneSpec,
     },
     text::{PortRange, Protocol, RoleBinding, Selector},
 };

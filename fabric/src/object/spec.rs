@@ -128,6 +128,30 @@ pub struct ContractSpec {
     #[serde(default, with = "crate::manifest::instant_opt")]
     #[schemars(with = "Option<String>")]
     pub expires_at: Option<UnixMs>,
+    /// By which stages a change that allows more comes into force: first on one node, then in its zone, then
+    /// everywhere. Absent: everywhere at once. What a change withdraws never waits.
+    #[serde(default)]
+    pub rollout: Option<RolloutSpec>,
+}
+
+impl ContractSpec {
+    /// How long each stage of a rollout of this contract lasts, milliseconds.
+    #[must_use]
+    pub fn soak_ms(&self) -> u64 {
+        self.rollout.as_ref().and_then(|rollout| rollout.soak).unwrap_or(crate::rollout::DEFAULT_SOAK_MS)
+    }
+}
+
+/// How what a contract newly allows comes into force by stages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(deny_unknown_fields)]
+pub struct RolloutSpec {
+    /// How long each stage lasts, 1 s to 7 days; 10 minutes, when absent. Written as a duration (`5m`) in
+    /// manifests.
+    #[serde(with = "crate::manifest::duration_opt")]
+    #[schemars(with = "Option<String>")]
+    pub soak: Option<u64>,
 }
 
 /// What a contract says about one role.

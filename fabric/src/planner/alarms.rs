@@ -9,6 +9,7 @@ use crate::{
     manifest::format_instant,
     plan::Alarm,
     policy::PolicyState,
+    rollout::Stage,
     view::{Liveness, View},
 };
 
@@ -40,6 +41,10 @@ pub(super) fn raise(
     }
     for problem in &prepared.verdicts.problems {
         alarms.push(alarm("policy-not-compiled", problem.clone()));
+    }
+    for (contract, rollout) in &policy.rollouts {
+        let code = if matches!(rollout.stage, Stage::Halted(_)) { "rollout-halted" } else { "rollout" };
+        alarms.push(alarm(code, rollout.message(contract)));
     }
     let next_ms = expiring(policy, now_ms, &mut alarms);
     (alarms, next_ms)

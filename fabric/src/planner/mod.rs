@@ -28,7 +28,7 @@ use std::{
 use crate::{
     Revision, UnixMs, address,
     command::AdmissionState,
-    compile::{VerdictTables, compile_without, graph},
+    compile::{VerdictTables, compile_on, graph},
     id::{ContractRef, Name, NodeName, ServiceRef},
     key::Hash,
     object::{Kind, Spec},
@@ -86,7 +86,7 @@ impl Prepared {
     #[must_use]
     pub fn new(policy: &PolicyState, local: &Local, now_ms: UnixMs) -> Self {
         let suspended = suspended(policy, local, now_ms);
-        let verdicts = compile_without(policy, now_ms, &suspended);
+        let verdicts = compile_on(policy, now_ms, &suspended, local.me.as_ref());
         let ends = graph::contracts(policy).filter_map(|(_, contract)| contract.expires_at);
         let stale =
             policy_ages(policy).filter_map(|(_, age)| Some(local.policy_confirmed_ms?.saturating_add(age)));

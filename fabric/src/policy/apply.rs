@@ -71,6 +71,9 @@ impl PolicyState {
             Command::SetNodeState { node, state } => self.set_node_state(node, *state),
             Command::RemoveNode { node } => self.remove_node(node),
             Command::ReleaseBlocks { blocks } => Ok(self.release_blocks(blocks)),
+            Command::StepRollout { contract, revision, since_ms, step } => {
+                self.step_rollout(contract, (*revision, *since_ms), step, now_ms)
+            }
         }
     }
 

@@ -14,8 +14,8 @@ use crate::{
     key::Hash,
 };
 
-const OBJECTS_TAG: &[u8] = b"selvedge/objects/1\0";
-const INTENT_TAG: &[u8] = b"selvedge/intent/1\0";
+const OBJECTS_TAG: &[u8] = b"selvedge/objects/2\0";
+const INTENT_TAG: &[u8] = b"selvedge/intent/2\0";
 
 impl PolicyState {
     /// Hash of the objects alone: equal for equal objects, whatever the revision.
@@ -25,7 +25,7 @@ impl PolicyState {
     }
 
     /// Hash of all intent that is no secret: what the fabric is, objects, identities, nodes, removals,
-    /// and tokens without the hashes of their secrets. So a node that is given no secrets, see
+    /// rollouts, and tokens without the hashes of their secrets. So a node that is given no secrets, see
     /// [`PolicyState::without_secrets`], can compute it too.
     #[must_use]
     pub fn intent_hash(&self) -> Hash {
@@ -45,6 +45,7 @@ impl PolicyState {
                 &self.nodes,
                 &self.removed,
                 (join, &self.service_tokens, api),
+                &self.rollouts,
             ),
         )
     }
@@ -68,6 +69,7 @@ impl PolicyState {
             api_tokens: self.api_tokens.iter().map(api).collect(),
             identities: self.identities.clone(),
             last_identity: self.last_identity,
+            rollouts: self.rollouts.clone(),
             ..Self::default()
         }
     }

@@ -10,29 +10,40 @@ use crate::{
 };
 
 impl PolicyState {
-    /// This policy less the permissions that were set after revision `since`, and what was left out. What it
-    /// withdraws is withdrawn, and guardrails hold: whatever it allows, the whole policy allows too.
-    ///
-    /// Left out are contracts, contracts whose template was set, services, and the roles of externals (not
-    /// their addresses: a smaller network may be what keeps them from a larger one's permissions). Where the
-    /// history does not reach back to `since`, all of them are.
+    /// The objects that were set after a revision; all of them, where the history does not reach back to it. A
+    /// node without a replica has no history.
     #[must_use]
-    pub fn held_back(&self, since: Revision) -> (Self, Vec<ObjectKey>) {
+    pub fn set_since(&self, since: Revision) -> BTreeSet<ObjectKey> {
         let reaches_back =
             self.history.front().is_some_and(|oldest| oldest.revision <= since.saturating_add(1));
-        let touched: BTreeSet<&ObjectKey> = if reaches_back {
-            let later = self.history.iter().filter(|entry| entry.revision > since);
-            later.flat_map(|entry| entry.changes.iter().filter_map(|change| change.key.as_ref())).collect()
-        } else {
-            self.objects.keys().collect()
-        };
+        if !reaches_back && since < self.revision {
+            return self.objects.keys().cloned().collect();
+        }
+        let later = self.history.iter().filter(|entry| entry.revision > since);
+        later.flat_map(|entry| entry.changes.iter().filter_map(|change| change.key.clone())).collect()
+    }
+
+    /// The objects that are not as they were in an earlier policy.
+    #[must_use]
+    pub fn set_after(&self, before: &Self) -> BTreeSet<ObjectKey> {
+        let set = self.objects.iter().filter(|(key, spec)| before.objects.get(*key) != Some(*spec));
+        set.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// This policy less the permissions of these objects, and what was left out. What the policy withdraws is
+    /// withdrawn, and guardrails hold: whatever the rest allows, the whole policy allows too.
+    ///
+    /// Left out are contracts, contracts whose template is among the objects, services, and the roles of
+    /// externals (not their addresses: a smaller network may be what keeps them from a larger one's permissions).
+    #[must_use]
+    pub fn held_back(&self, objects: &BTreeSet<ObjectKey>) -> (Self, Vec<ObjectKey>) {
         let templates: BTreeSet<&str> =
-            touched.iter().filter(|key| key.kind == Kind::Template).map(|key| key.name.as_str()).collect();
+            objects.iter().filter(|key| key.kind == Kind::Template).map(|key| key.name.as_str()).collect();
         let by_template = |template: &Name| templates.contains(template.as_str());
         let mut held = self.clone();
         let mut left_out = Vec::new();
         held.objects.retain(|key, spec| {
-            let suspect = touched.contains(key);
+            let suspect = objects.contains(key);
             let (keep, left) = match spec {
                 Spec::Contract(contract) => {
                     let suspect = suspect || by_template(&contract.template);
@@ -136,7 +147,7 @@ mod tests {
             since in 0u64..10,
         ) {
             let whole = touched(policy(), &objects);
-            let (rest, left_out) = whole.held_back(since);
+            let (rest, left_out) = whole.held_back(&whole.set_since(since));
             prop_assert!(allowed(&rest).is_subset(&allowed(&whole)));
             prop_assert_eq!(rest.revision, whole.revision);
             if since >= whole.revision {
@@ -159,7 +170,7 @@ mod tests {
         let whole = policy();
         let position = whole.objects.keys().position(|key| key.name == "voting-worker").expect("a contract");
         let whole = touched(whole, &[position]);
-        let (rest, left_out) = whole.held_back(1);
+        let (rest, left_out) = whole.held_back(&whole.set_since(1));
         assert_eq!(
             left_out.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["Contract voting-worker@voting-app"]
@@ -172,7 +183,12 @@ mod tests {
     fn without_a_history_everything_is_left_out() {
         let mut whole = policy();
         whole.history.clear();
-        let (rest, left_out) = whole.held_back(0);
+        let (rest, left_out) = whole.held_back(&whole.set_since(0));
         assert!(allowed(&rest).is_empty() && !left_out.is_empty());
+        // But what is known to have worked is kept.
+        let before = whole.clone();
+        let whole = whole.contract("new@voting-app", "client-server", &[("server", &["tcp/1"])]);
+        let (rest, left_out) = whole.held_back(&whole.set_after(&before));
+        assert_eq!((allowed(&rest), left_out.len()), (allowed(&before), 1));
     }
 }

@@ -10,6 +10,7 @@
 //!   and [`diff`] stop there.
 //! * `graph` and `validate` judge the objects as they would be.
 //! * `nodes` and `tokens` carry out what concerns those.
+//! * `rollouts` brings what is newly allowed into force by stages.
 //! * `held` leaves out what a node cannot carry out.
 //! * `history`, `hash` and `snapshot` remember, compare and store.
 mod apply;
@@ -19,6 +20,7 @@ mod held;
 mod history;
 mod nodes;
 mod pool;
+mod rollouts;
 mod snapshot;
 mod stage;
 mod tokens;
@@ -34,9 +36,10 @@ use crate::{
         AdmissionState, ApiToken, Applied, Change, JoinToken, Refusal, Role, SealedSecret, ServiceToken,
         TokenMap,
     },
-    id::{Name, NodeName, ServiceRef, ZoneName},
+    id::{ContractRef, Name, NodeName, ServiceRef, ZoneName},
     key::{CommandId, FabricId, NodeId, PublicKey, TokenId},
     object::{Object, ObjectKey, Spec},
+    rollout::Rollout,
 };
 
 pub use graph::builtin_templates;
@@ -145,6 +148,8 @@ pub struct PolicyState {
     pub identities: BTreeMap<ServiceRef, u32>,
     /// The number that the next new service gets, less one.
     pub last_identity: u32,
+    /// What contracts newly allow and is not in force everywhere yet.
+    pub rollouts: BTreeMap<ContractRef, Rollout>,
     /// What changed, oldest first.
     pub history: VecDeque<HistoryEntry>,
     /// Outcomes of the newest commands, oldest first.

@@ -130,6 +130,7 @@ impl PolicyState {
                 }
             }
         }
+        self.roll_out(changes);
         changes.append(&mut revoked);
     }
 

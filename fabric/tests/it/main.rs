@@ -8,6 +8,7 @@ mod model;
 mod nodes;
 mod objects;
 mod properties;
+mod rollouts;
 mod samples;
 mod snapshots;
 mod support;

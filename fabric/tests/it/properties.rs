@@ -63,6 +63,7 @@ prop_compose! {
                 path: PathSpec { via: Vec::new(), avoid, max_hops },
                 ttl,
                 expires_at: None,
+                rollout: None,
             }),
         }
     }
@@ -149,6 +150,7 @@ fn fabric() -> Fabric {
                 path: PathSpec::default(),
                 ttl: None,
                 expires_at: None,
+                rollout: None,
             };
             let key =
                 ObjectKey { kind: Kind::Contract, domain: Some(name(domain)), name: contract.to_owned() };

@@ -41,6 +41,6 @@ fn every_sample_is_applied() {
 fn the_encoding_that_is_hashed_is_pinned() {
     let mut fabric = Fabric::new();
     fabric.yaml(&sample("voting-app.yaml")).expect("applied");
-    assert_eq!(fabric.state.objects_hash().to_string(), "pCHmGDNW8CXg_lzgVQq02kwbrJ0i-aPrcthPAZP47bs");
-    assert_eq!(fabric.state.intent_hash().to_string(), "AeuF6Tiy5b0sPSGgwd_OdYnS3Lh298qoZHnk2nHglJA");
+    assert_eq!(fabric.state.objects_hash().to_string(), "UaktOWOwuV4-X2eA1CbiWteBHOFJtv9SKvWbNmsn7c4");
+    assert_eq!(fabric.state.intent_hash().to_string(), "U6txJ8NHGBDLxtax4tGknn8BypienPe61mdEzXWDv3U");
 }

@@ -10,6 +10,7 @@ mod overlay;
 mod parts;
 mod ports;
 mod release;
+mod rollouts;
 mod serve;
 mod tasks;
 mod tls;

@@ -18,7 +18,7 @@ use selvedge_transport::{Alpn, Credentials, Transport};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{release, serve, tasks};
+use super::{release, rollouts, serve, tasks};
 use crate::{
     config::{self, NodeConfig},
     endpoints::Endpoints,
@@ -294,6 +294,10 @@ impl Parts {
         let seen = view.clone();
         self.watchdog.again("liveness for voter placement", move || {
             tasks::feed_liveness(seen.clone(), policy.clone(), liveness.clone())
+        });
+        let (leading, by, named, sink) = (replica.clone(), view.clone(), me.clone(), self.sink());
+        self.watchdog.again("rollouts", move || {
+            rollouts::run(leading.clone(), by.clone(), named.clone(), sink.clone())
         });
         let replica = replica.clone();
         self.watchdog.again("address blocks released", move || {

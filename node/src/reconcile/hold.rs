@@ -7,6 +7,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -31,8 +32,13 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(policy: &PolicyState, since: Revision, why: &str, now_ms: UnixMs) -> Self {
-        let (rest, objects) = policy.held_back(since);
+    pub(super) fn new(
+        policy: &PolicyState,
+        suspects: &BTreeSet<ObjectKey>,
+        why: &str,
+        now_ms: UnixMs,
+    ) -> Self {
+        let (rest, objects) = policy.held_back(suspects);
         let until_ms = now_ms.saturating_add(RETRY_MS);
         Self { policy: Arc::new(rest), objects, why: why.to_owned(), until_ms }
     }
@@ -67,13 +73,19 @@ pub(super) fn facts_alarm(why: &str) -> Alarm {
     Alarm { code: "facts-held-back", message }
 }
 
-/// The revisions since which objects are left out, in the order in which to try: the last one that worked,
-/// then ever further back, and at last all.
-pub(super) fn steps(newest: Revision, worked: Option<Revision>) -> impl Iterator<Item = Revision> {
-    let doubling = (0..u64::BITS).map_while(move |n| newest.checked_sub(1 << n));
-    let worked = worked.filter(|worked| *worked < newest);
-    let further = doubling.filter(move |since| worked.is_none_or(|worked| *since < worked));
-    worked.into_iter().chain(further).chain([0])
+/// The objects that are left out, in the order in which to try: those set since the policy that worked last,
+/// then ever more of the newest, and at last all.
+pub(super) fn suspects<'a>(
+    policy: &'a PolicyState,
+    worked: Option<&'a PolicyState>,
+) -> impl Iterator<Item = BTreeSet<ObjectKey>> + 'a {
+    let newest = worked.filter(|worked| worked.revision < policy.revision);
+    let newest = newest.map(|worked| policy.set_after(worked));
+    newest.into_iter().chain(steps(policy.revision).map(|since| policy.set_since(since)))
+}
+
+fn steps(newest: Revision) -> impl Iterator<Item = Revision> {
+    (0..u64::BITS).map_while(move |n| newest.checked_sub(1 << n)).chain([0])
 }
 
 /// Does something that may panic.
@@ -96,12 +108,9 @@ mod tests {
 
     #[test]
     fn the_newest_are_left_out_first() {
-        let all = |newest, worked| steps(newest, worked).collect::<Vec<_>>();
-        assert_eq!(all(20, None), [19, 18, 16, 12, 4, 0]);
-        assert_eq!(all(20, Some(17)), [17, 16, 12, 4, 0]);
-        assert_eq!(all(20, Some(20)), all(20, None), "then it is the facts or the time, and anything may be");
-        assert_eq!(all(1, None), [0, 0]);
-        assert_eq!(all(0, None), [0]);
+        assert_eq!(steps(20).collect::<Vec<_>>(), [19, 18, 16, 12, 4, 0]);
+        assert_eq!(steps(1).collect::<Vec<_>>(), [0, 0]);
+        assert_eq!(steps(0).collect::<Vec<_>>(), [0]);
     }
 
     #[test]

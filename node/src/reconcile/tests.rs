@@ -164,7 +164,7 @@ fn a_node_that_starts_with_such_an_object_leaves_out_the_newest_first() {
     fixture.apply(POISON);
     fixture.planner.panics_by = is_poisoned;
     assert_held_back(&fixture.plan());
-    let (rest, _) = fixture.state.held_back(1);
+    let (rest, _) = fixture.state.held_back(&fixture.state.set_since(1));
     assert!(rest.objects.keys().any(|key| key.name == "api"), "what was there before it goes on");
 }
 

@@ -5,6 +5,7 @@ mod api;
 mod drills;
 mod follow;
 mod join;
+mod rollouts;
 mod start;
 mod whole;
 mod wiring;

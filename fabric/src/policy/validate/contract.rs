@@ -6,6 +6,7 @@ use crate::{
     manifest::MAX_INSTANT_MS,
     object::{ContractSpec, Kind, PathSpec, TemplateSpec},
     policy::builtin_templates,
+    rollout::{MAX_SOAK_MS, MIN_SOAK_MS},
 };
 
 /// Most zones that a path constraint may list.
@@ -18,6 +19,10 @@ impl Check<'_> {
         self.path(&contract.path);
         if contract.expires_at.is_some_and(|at_ms| at_ms > MAX_INSTANT_MS) {
             self.problem("spec.expiresAt", "is after the year 9999; leave it out, then nothing ends");
+        }
+        let soak = contract.rollout.as_ref().and_then(|rollout| rollout.soak);
+        if soak.is_some_and(|ms| !(MIN_SOAK_MS..=MAX_SOAK_MS).contains(&ms)) {
+            self.problem("spec.rollout.soak", "must be 1s to 7d");
         }
         for (role, spec) in &contract.roles {
             self.ports(&format!("spec.roles.{role}.ports"), &spec.ports);
