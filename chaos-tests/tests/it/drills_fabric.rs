@@ -153,7 +153,7 @@ fn passes(ground: &Ground) -> anyhow::Result<()> {
 
 /// Ends the drill in its middle. Returns its exit code.
 fn ends(ground: &Ground, signal: Signal) -> anyhow::Result<Option<i32>> {
-    let mut drill = ground.drill("endless.yaml")?.arg("--yes").stderr(Stdio::null()).spawn()?;
+    let mut drill = ground.drill("endless.yaml")?.arg("--yes").spawn()?;
     let cut_off = ground.cut_off();
     kill_process(Pid::from_child(&drill), signal)?;
     let status = drill.wait()?;
@@ -164,7 +164,7 @@ fn ends(ground: &Ground, signal: Signal) -> anyhow::Result<Option<i32>> {
 
 /// One node is taken back by its operator, and the drill ends everywhere.
 fn is_stopped(ground: &Ground) -> anyhow::Result<()> {
-    let mut drill = ground.drill("endless.yaml")?.arg("--yes").stderr(Stdio::null()).spawn()?;
+    let mut drill = ground.drill("endless.yaml")?.arg("--yes").spawn()?;
     let cut_off = ground.cut_off();
     let stopped = ask(&ground.lab.nodes[1], &["drill", "stop"]);
     let status = drill.wait()?;

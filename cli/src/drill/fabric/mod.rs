@@ -9,7 +9,7 @@ mod plan;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -37,6 +37,11 @@ pub(super) const MIN_LEASE: Duration = Duration::from_secs(1);
 /// And at the longest.
 pub(super) const MAX_LEASE: Duration = Duration::from_secs(600);
 
+/// How long a fabric may take to be well before a drill is refused.
+const WELL_LIMIT: Duration = Duration::from_secs(15);
+/// Pause between two looks at it.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+
 /// A real fabric that is ready for a drill.
 pub(super) struct Found {
     /// Its name, to be typed.
@@ -57,13 +62,21 @@ pub(super) async fn find(global: &Global) -> Outcome<Found> {
         ));
     };
     let client = Client::remote(&remote.api, &remote.token_file, &remote.ca_file)?;
-    let status: Status = client.ask(Ask::get("/v1/status")).await?;
-    let members: Vec<Member> = client.ask(Ask::get("/v1/members")).await?;
+    let begun = Instant::now();
+    let (status, members) = loop {
+        let status: Status = client.ask(Ask::get("/v1/status")).await?;
+        let members: Vec<Member> = client.ask(Ask::get("/v1/members")).await?;
+        match all_well(&status, &members) {
+            Ok(()) => break (status, members),
+            // A node may be suspected for a moment, and nothing be the matter.
+            Err(_) if begun.elapsed() < WELL_LIMIT => tokio::time::sleep(LOOK_PAUSE).await,
+            Err(error) => {
+                return Err(Failure::new(format!("{error:#}"))
+                    .remedy("a drill begins with a fabric that is well: see selvedge status"));
+            }
+        }
+    };
     let quorum: QuorumReport = client.ask(Ask::get("/v1/quorum")).await?;
-    all_well(&status, &members).map_err(|error| {
-        Failure::new(format!("{error:#}"))
-            .remedy("a drill begins with a fabric that is well: see selvedge status")
-    })?;
     let nodes = members.iter().map(|member| site(member, &remote)).collect::<Outcome<Vec<_>>>()?;
     let endpoints: Vec<Endpoint> = client.ask(Ask::get("/v1/endpoints")).await?;
     let ground = Ground {
